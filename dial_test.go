@@ -1,0 +1,264 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A script answers the n-th request of a client, on a server's side of a pipe.
+type script func(n int, request string, conn net.Conn)
+
+// scripted gives an opener of connections to servers that follow s.
+func scripted(t *testing.T, s script) func(context.Context, address) (net.Conn, error) {
+	n := 0
+	var servers sync.WaitGroup
+	t.Cleanup(servers.Wait)
+	return func(context.Context, address) (net.Conn, error) {
+		client, server := net.Pipe()
+		servers.Go(func() {
+			defer server.Close()
+			for in := bufio.NewScanner(server); in.Scan(); n++ {
+				s(n, in.Text(), server)
+			}
+		})
+		return client, nil
+	}
+}
+
+// run polls in a bubble and gives the lines, with the seconds from the start
+// to each tick and to each line, and how it ended.
+func polled(t *testing.T, p *poller) (lines []string, err error) {
+	start := time.Now()
+	p.words = []word{cpuWord}
+	p.wait = 10 * time.Second
+	if p.hosts == nil {
+		p.hosts = []*host{{address: address{"tcp", "alpha", "5000"}}}
+	}
+	p.emit = func(l line) error {
+		lines = append(lines, fmt.Sprintf("%.2f %.2f %s", l.at.Sub(start).Seconds(), time.Since(start).Seconds(), strings.Join(l.columns, " ")))
+		return nil
+	}
+	err = p.run(t.Context())
+	return lines, err
+}
+
+func expect(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("lines (tick, printed, columns):\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestTicksKeepTheirPhase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 5, open: scripted(t, func(n int, request string, conn net.Conn) {
+			time.Sleep([]time.Duration{30, 70, 20, 2300, 0, 0}[n] * time.Millisecond) // the last for bye
+			fmt.Fprintf(conn, "%d.0\n", n)
+		})})
+		if err != nil {
+			t.Error(err)
+		}
+		// The late answer takes ticks 4 and 5 with it; the next keeps the phase.
+		expect(t, lines, "0.00 0.03 0.0", "1.00 1.07 1.0", "2.00 2.02 2.0", "3.00 5.30 3.0", "6.00 6.00 4.0")
+	})
+}
+
+func TestNoPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lines, err := polled(t, &poller{count: 3, open: scripted(t, func(n int, _ string, conn net.Conn) {
+			time.Sleep(50 * time.Millisecond)
+			fmt.Fprintf(conn, "%d.0\n", n)
+		})})
+		if err != nil {
+			t.Error(err)
+		}
+		expect(t, lines, "0.00 0.05 0.0", "0.05 0.10 1.0", "0.10 0.15 2.0")
+	})
+}
+
+func TestServersMisbehave(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		answer func(conn net.Conn)
+		want   string        // the error, or else the line
+		after  time.Duration // until then
+	}{
+		{"no newline", func(c net.Conn) { io.WriteString(c, "12.5") }, "12.5", silence},
+		{"no newline, then the end", func(c net.Conn) { io.WriteString(c, "12.5"); c.Close() }, "12.5", 0},
+		{"carriage return", func(c net.Conn) { io.WriteString(c, "12.5\r\n") }, "12.5", 0},
+		{"in pieces", func(c net.Conn) {
+			for _, b := range "12.5\n" {
+				time.Sleep(90 * time.Millisecond)
+				io.WriteString(c, string(b))
+			}
+		}, "12.5", 450 * time.Millisecond},
+		{"closes", func(c net.Conn) { c.Close() }, "alpha:5000: connection closed", 0},
+		{"never answers", func(c net.Conn) { time.Sleep(time.Minute) }, "alpha:5000: no answer within 10s", 10 * time.Second},
+		{"trickles", func(c net.Conn) {
+			for range 1000 {
+				time.Sleep(50 * time.Millisecond)
+				if _, err := io.WriteString(c, "1"); err != nil {
+					return
+				}
+			}
+		}, "alpha:5000: no answer within 10s", 10 * time.Second},
+		{"answers rubbish", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 \x1b[2J\n") }, `alpha:5000: not a reading of cpu: "HTTP/1.1 \x1b[2J"`, 0},
+		{"answers too much", func(c net.Conn) { io.WriteString(c, "1.0 2.0\n") }, `alpha:5000: not a reading of cpu: "1.0 2.0"`, 0},
+		{"answers nan", func(c net.Conn) { io.WriteString(c, "nan\n") }, `alpha:5000: not a reading of cpu: "nan"`, 0},
+		{"answers over 100", func(c net.Conn) { io.WriteString(c, "100.1\n") }, `alpha:5000: not a reading of cpu: "100.1"`, 0},
+		{"answers below 0", func(c net.Conn) { io.WriteString(c, "-1.0\n") }, `alpha:5000: not a reading of cpu: "-1.0"`, 0},
+		{"says error", func(c net.Conn) { io.WriteString(c, "error: no\x07\n") }, `alpha:5000: server error: "no\a"`, 0},
+		{"endless line", func(c net.Conn) {
+			for {
+				if _, err := io.WriteString(c, strings.Repeat("z", 4096)); err != nil {
+					return
+				}
+			}
+		}, `alpha:5000: more than 65536 bytes without a newline: "` + strings.Repeat("z", 200) + `"...`, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				lines, err := polled(t, &poller{interval: time.Minute, count: 1, open: scripted(t, func(_ int, _ string, conn net.Conn) {
+					test.answer(conn)
+				})})
+				got := ""
+				if err != nil {
+					got = err.Error()
+				} else if len(lines) == 1 {
+					got = lines[0][strings.LastIndex(lines[0], " ")+1:]
+				}
+				if got != test.want {
+					t.Errorf("%q, want %q", got, test.want)
+				}
+				if took := time.Since(start); took < test.after || took > test.after+2*byeTime {
+					t.Errorf("after %v, want %v", took, test.after)
+				}
+			})
+		})
+	}
+}
+
+// An answer without a newline ends with a silence; the newline that comes
+// after all is not an answer.
+func TestBareAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 3, open: scripted(t, func(n int, _ string, conn net.Conn) {
+			fmt.Fprintf(conn, "%d.5", n)
+			time.Sleep(500 * time.Millisecond)
+			go io.WriteString(conn, "\r\n") // is read with the next answer
+		})})
+		if err != nil {
+			t.Error(err)
+		}
+		expect(t, lines, "0.00 0.10 0.5", "1.00 1.10 1.5", "2.00 2.10 2.5")
+	})
+}
+
+// Answers that nobody asked for are not taken for the next one.
+func TestFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 3, open: scripted(t, func(n int, _ string, conn net.Conn) {
+			io.WriteString(conn, "1.0\n2.0\n3.0\n")
+		})})
+		expect(t, lines, "0.00 0.00 1.0")
+		if want := `alpha:5000: sent what nobody asked for: "2.0\n3.0\n"`; err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	})
+}
+
+// The end of ctx sends bye, also while an answer is awaited.
+func TestBye(t *testing.T) {
+	for _, after := range []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			var requests []string
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			defer cancel()
+			p := &poller{
+				hosts:    []*host{{}},
+				words:    []word{cpuWord, loadWord},
+				interval: time.Second,
+				wait:     10 * time.Second,
+				emit:     func(line) error { return nil },
+				open: scripted(t, func(n int, request string, conn net.Conn) {
+					requests = append(requests, request)
+					if n == 0 {
+						io.WriteString(conn, "1.0\n1.00 2.00 3.00\n")
+					}
+				}),
+			}
+			if err := p.run(ctx); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+			want := []string{"cpu load", "bye"}
+			if after > time.Second {
+				want = []string{"cpu load", "cpu load", "bye"}
+			}
+			if !slices.Equal(requests, want) {
+				t.Errorf("requests %q, want %q", requests, want)
+			}
+		})
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	for _, s := range []string{"12.5", "0.0 100.0", "1.00 2.00 3.00", "error: no", "nan", "0x1p4", "1e3", "-0.0", "1_0", "", "99999999999999999999"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		for w := range word(readings) {
+			columns, err := parseAnswer(w, text)
+			if err != nil {
+				if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+					t.Errorf("%q goes unquoted into %q", text, err)
+				}
+				continue
+			}
+			for _, c := range columns {
+				if n, err := strconv.ParseFloat(c, 64); err != nil || !(n >= 0) || n > 100 && w != loadWord {
+					t.Errorf("%q is taken for an answer to %s", text, w)
+				}
+			}
+		}
+	})
+}
+
+// Whatever a server sends, a client takes it or gives up, with a bounded buffer.
+func FuzzServer(f *testing.F) {
+	f.Add([]byte("12.5\n"), []byte{1, 2})
+	f.Add([]byte("\r\n\r\n1.0 2.0\n3"), []byte{9})
+	f.Add([]byte(strings.Repeat("z", 70000)), []byte{255})
+	f.Fuzz(func(t *testing.T, text, cuts []byte) {
+		conn := &tape{}
+		for i := 0; len(text) > 0; i++ {
+			n := 1
+			if len(cuts) > 0 {
+				n = min(1+int(cuts[i%len(cuts)]), len(text))
+			}
+			conn.chunks = append(conn.chunks, text[:n])
+			text = text[n:]
+		}
+		server := &peer{Conn: conn}
+		for {
+			_, err := server.ask([]word{coresWord}, time.Minute)
+			if cap(server.unread) > 4*maxAnswer {
+				t.Errorf("a buffer of %d bytes", cap(server.unread))
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+}

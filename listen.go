@@ -1,0 +1,335 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	maxToken  = 64               // bytes with no word and no newline that end a session
+	maxReply  = 16 << 10         // bytes of answers that wait to leave together
+	stuckTime = 10 * time.Second // how long a client may leave its answers unread
+	leaveTime = 500 * time.Millisecond
+)
+
+const noWord word = -1
+
+// A scanner finds the words in what a client sends. It takes one byte after
+// the other, so how they were cut into packets cannot matter.
+type scanner struct {
+	token [maxToken]byte // what came since the last word or newline
+	n     int
+	skip  bool // the token had its error; the rest of its line is dropped
+}
+
+// next takes one byte and gives the word that it completes, or an error when
+// it ends something that is no word.
+func (s *scanner) next(b byte) (word, error) {
+	blank := b == ' ' || b == '\t' || b == '\r' || b == '\n'
+	var err error
+	if blank {
+		err = s.end()
+	}
+	if b == '\n' {
+		s.n, s.skip = 0, false
+		return noWord, err
+	}
+	if blank && s.n == 0 {
+		return noWord, nil
+	}
+	s.token[s.n] = b
+	s.n++
+	if !s.skip {
+		for w, name := range words {
+			if string(s.token[:s.n]) == name {
+				s.n = 0
+				return word(w), nil
+			}
+		}
+	}
+	if s.full() {
+		return noWord, cmp.Or(err, s.end())
+	}
+	return noWord, err
+}
+
+// end is the end of a token: white space, too many bytes, or the end of input.
+// It gives the error that the client has yet to be told.
+func (s *scanner) end() error {
+	if s.n == 0 || s.skip {
+		return nil
+	}
+	s.skip = true
+	return fmt.Errorf("unknown word %q (there are %s)", s.token[:s.n], strings.Join(words[:], ", "))
+}
+
+// full says that the client sent as much without a word as it may.
+func (s *scanner) full() bool { return s.n == maxToken }
+
+// A session answers one client. Its intervals are its own: an answer covers the
+// time since this session was last answered the same word.
+type session struct {
+	sampler *sampler
+	scan    scanner
+	last    [readings]answer
+	asked   [readings]int
+	reply   []byte
+	trace   func(request string) // is told every request; nil when nobody listens
+}
+
+// An answer is the line that a word got, and the sample where its interval ends.
+type answer struct {
+	line []byte
+	end  *sample
+}
+
+// serve answers the words that arrive on conn until the client says bye, ends
+// its input or is gone, or ctx is done. What one read brings is answered with
+// one write. In the end it closes conn; the error says why it had to.
+func (s *session) serve(ctx context.Context, conn net.Conn) error {
+	defer hangUp(conn)
+	// Only reading stops, so an answer under way is finished.
+	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })()
+	var in [512]byte
+	for open := true; open; {
+		n, readErr := conn.Read(in[:])
+		for i := 0; open && i < n; i++ {
+			open = s.take(in[i])
+			if len(s.reply) > maxReply {
+				if err := s.flush(conn); err != nil {
+					return err
+				}
+			}
+		}
+		if readErr == io.EOF {
+			s.refuse(s.scan.end())
+		}
+		if err := s.flush(conn); err != nil {
+			return err
+		}
+		if readErr == io.EOF || ctx.Err() != nil {
+			return nil
+		}
+		if readErr != nil {
+			return readErr
+		}
+	}
+	return nil
+}
+
+// take takes one byte, adds what it calls for to the reply, and says whether
+// the session goes on.
+func (s *session) take(b byte) bool {
+	w, err := s.scan.next(b)
+	s.refuse(err)
+	if w == noWord {
+		return !s.scan.full()
+	}
+	if s.trace != nil {
+		s.trace(strconv.Quote(w.String()))
+	}
+	if w == byeWord {
+		return false
+	}
+	s.asked[w]++
+	s.answer(w)
+	return true
+}
+
+// refuse adds an error line to the reply, unless err is nil.
+func (s *session) refuse(err error) {
+	if err == nil {
+		return
+	}
+	if s.trace != nil {
+		s.trace(err.Error())
+	}
+	s.reply = fmt.Appendf(s.reply, "error: %v\n", err)
+}
+
+// answer adds the answer to w to the reply. For 100 ms, less the tick by which
+// a client may be early, that is the line that w got before: the counters are
+// too coarse for shorter intervals.
+func (s *session) answer(w word) {
+	last := &s.last[w]
+	if last.end == nil || time.Since(last.end.at) >= minWindow-tick {
+		end, err := s.read(w, last)
+		if err != nil {
+			s.refuse(err)
+			return
+		}
+		last.end = end
+	}
+	s.reply = append(s.reply, last.line...)
+}
+
+// read makes the line that w reads since its last answer, or else since the
+// sampler's history begins; a history younger than 100 ms it waits for.
+func (s *session) read(w word, last *answer) (end *sample, err error) {
+	begin := last.end
+	if begin == nil && w.source() != averages {
+		begin = s.sampler.since(w.source())
+		if begin.err != nil {
+			return nil, begin.err
+		}
+		time.Sleep(minWindow - time.Since(begin.at))
+	}
+	end = s.sampler.now(w.source())
+	if end.err != nil {
+		return nil, end.err
+	}
+	last.line = append(appendReading(last.line[:0], w, begin, end), '\n')
+	return end, nil
+}
+
+// flush writes the reply.
+func (s *session) flush(conn net.Conn) error {
+	if len(s.reply) == 0 {
+		return nil
+	}
+	conn.SetWriteDeadline(time.Now().Add(stuckTime))
+	_, err := conn.Write(s.reply)
+	if s.reply = s.reply[:0]; cap(s.reply) > 1<<10 {
+		s.reply = nil // an exception, not to be held until the next one
+	}
+	return err
+}
+
+// hangUp closes conn so that the last answer arrives: closing with input unread
+// resets a TCP connection, and the reset can overtake the answer.
+func hangUp(conn net.Conn) {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		conn.SetReadDeadline(time.Now().Add(leaveTime))
+		io.CopyN(io.Discard, conn, 64<<10)
+	}
+	conn.Close()
+}
+
+// testOnlyListening is told the address when the listener is ready.
+var testOnlyListening = func(net.Addr) {}
+
+// listen serves this machine's readings at addr until ctx is done.
+func listen(ctx context.Context, opt *options, addr address) error {
+	if ip, err := netip.ParseAddr(addr.host); err == nil && ip.Is4() && addr.network == "tcp" {
+		addr.network = "tcp4" // tcp takes 0.0.0.0 for IPv6 too
+	}
+	ln, err := new(net.ListenConfig).Listen(ctx, addr.network, addr.String())
+	if err != nil {
+		return fmt.Errorf("listen %s: %w", addr, cause(err))
+	}
+	log.Print("listening on ", ln.Addr(), reachable(ln.Addr()))
+
+	srv := &server{sampler: newSampler(), verbose: opt.verbose, once: opt.once}
+	if err := srv.sampler.remember(); err != nil {
+		log.Print(err) // the words that need no counters are served all the same
+	}
+	history, stop := context.WithCancel(ctx)
+	defer stop()
+	go srv.sampler.run(history)
+
+	testOnlyListening(ln.Addr())
+	return srv.serve(ctx, ln)
+}
+
+// reachable names this host and its addresses, when addr means all of them.
+func reachable(addr net.Addr) string {
+	bound, ok := addr.(*net.TCPAddr)
+	if !ok || !bound.IP.IsUnspecified() {
+		return ""
+	}
+	var text strings.Builder
+	if name, err := os.Hostname(); err == nil {
+		fmt.Fprintf(&text, ", this host is %s", name)
+	}
+	all, _ := net.InterfaceAddrs()
+	for _, a := range all {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.IsGlobalUnicast() {
+			fmt.Fprintf(&text, " %s", ip.IP)
+		}
+	}
+	return text.String()
+}
+
+// A server answers every connection to one listener.
+type server struct {
+	sampler *sampler
+	verbose int
+	once    bool
+}
+
+// serve accepts connections, each with a goroutine of its own, until ctx is
+// done, and returns when the last of them has ended.
+func (srv *server) serve(ctx context.Context, ln net.Listener) error {
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	defer ln.Close()
+	defer context.AfterFunc(ctx, func() { ln.Close() })()
+
+	var pause time.Duration
+	for {
+		conn, err := ln.Accept()
+		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		}
+		if err != nil { // out of descriptors, or the client was gone already
+			if pause == 0 {
+				log.Printf("accept: %v; waiting", cause(err))
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		pause = 0
+		conns.Go(func() { srv.handle(ctx, conn) })
+		if srv.once {
+			return nil
+		}
+	}
+}
+
+// handle serves one connection, and logs what was asked for.
+func (srv *server) handle(ctx context.Context, conn net.Conn) {
+	s := &session{sampler: srv.sampler}
+	if srv.verbose == 0 {
+		s.serve(ctx, conn)
+		return
+	}
+	client := conn.RemoteAddr()
+	log.Printf("%v: connected", client)
+	if srv.verbose > 1 {
+		s.trace = func(request string) { log.Printf("%v: %s", client, request) }
+	}
+	end := "closed"
+	if err := s.serve(ctx, conn); err != nil {
+		end = "cut off: " + cause(err).Error()
+	}
+	log.Printf("%v: %s, asked%s", client, end, s.requests())
+}
+
+// requests says how often each word was asked for.
+func (s *session) requests() string {
+	var text strings.Builder
+	for w, n := range s.asked {
+		if n > 0 {
+			fmt.Fprintf(&text, " %d %s", n, words[w])
+		}
+	}
+	return cmp.Or(text.String(), " nothing")
+}

@@ -1,0 +1,329 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files of the scripts")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"cpunc": func() {
+			// The address goes into the file $READY, for waitlisten.
+			testOnlyListening = func(addr net.Addr) {
+				if ready := os.Getenv("READY"); ready != "" {
+					os.WriteFile(ready+".new", fmt.Appendf(nil, "%v %d", addr, os.Getpid()), 0o666)
+					os.Rename(ready+".new", ready)
+				}
+			}
+			// A script that replaces its proc/stat must not meet a history
+			// that was quicker: first answers count from the start.
+			testOnlyHistory = time.Hour
+			main()
+		},
+	})
+}
+
+func TestScripts(t *testing.T) {
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("READY", filepath.Join(env.WorkDir, "ready"))
+			env.Setenv("GORACE", "atexit_sleep_ms=10")
+			env.Setenv("MAN", filepath.Join(here, "cpunc.1"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":      exits,
+			"waitlisten": waitListen,
+			"waitfile":   waitFile,
+			"terminate":  terminate,
+			"serve":      serveCanned,
+		},
+	})
+}
+
+// exits runs a program that must end with the status that is its first
+// argument, having said why in one line.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	status := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		failed, ok := err.(*exec.ExitError)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		status = failed.ExitCode()
+	}
+	if want, _ := strconv.Atoi(args[0]); status != want {
+		ts.Fatalf("exit status %d, want %d", status, want)
+	}
+	if why := ts.ReadFile("stderr"); !strings.HasPrefix(why, "cpunc: ") || strings.Index(why, "\n") != len(why)-1 {
+		ts.Fatalf("said %q, want one line of cpunc", why)
+	}
+}
+
+// eventually waits until done, which must come about soon.
+func eventually(ts *testscript.TestScript, what string, done func() bool) {
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s: waited in vain", what)
+		}
+	}
+}
+
+// waitListen waits until the cpunc in the background listens, and sets $HOST,
+// $PORT and $PID.
+func waitListen(ts *testscript.TestScript, neg bool, args []string) {
+	ready := ts.Getenv("READY")
+	var content []byte
+	eventually(ts, "a listener", func() bool {
+		var err error
+		content, err = os.ReadFile(ready)
+		return err == nil
+	})
+	ts.Check(os.Remove(ready))
+	addr, pid, _ := strings.Cut(string(content), " ")
+	host, port, err := net.SplitHostPort(addr)
+	ts.Check(err)
+	ts.Setenv("HOST", host)
+	ts.Setenv("PORT", port)
+	ts.Setenv("PID", pid)
+}
+
+// waitFile waits until a line is in the file.
+func waitFile(ts *testscript.TestScript, neg bool, args []string) {
+	eventually(ts, args[0], func() bool {
+		content, _ := os.ReadFile(ts.MkAbs(args[0]))
+		return bytes.HasSuffix(content, []byte("\n"))
+	})
+}
+
+// terminate sends SIGTERM, for which kill has no name, to the process whose
+// number is in a file, or else to $PID.
+func terminate(ts *testscript.TestScript, neg bool, args []string) {
+	number := ts.Getenv("PID")
+	if len(args) > 0 {
+		number = strings.TrimSpace(ts.ReadFile(args[0]))
+	}
+	pid, err := strconv.Atoi(number)
+	ts.Check(err)
+	process, err := os.FindProcess(pid)
+	ts.Check(err)
+	ts.Check(process.Signal(syscall.SIGTERM))
+}
+
+// serveCanned listens until the script ends, sets $HOST and $PORT, and answers
+// whatever a client sends with its one argument, as Go quotes it; with none it
+// is silent, and with "hangup" it closes.
+func serveCanned(ts *testscript.TestScript, neg bool, args []string) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { ln.Close() })
+	host, port, _ := net.SplitHostPort(ln.Addr().String())
+	ts.Setenv("HOST", host)
+	ts.Setenv("PORT", port)
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				buf := make([]byte, 1024)
+				for {
+					if _, err := conn.Read(buf); err != nil || args[0] == "hangup" {
+						return
+					}
+					times := 1
+					if args[0] == "endless" {
+						times = 1 << 30
+					}
+					reply := []byte(strings.ReplaceAll(args[0], `\n`, "\n"))
+					for ; times > 0; times-- {
+						if _, err := conn.Write(reply); err != nil {
+							return
+						}
+					}
+				}
+			}()
+		}
+	}()
+}
+
+// The help, the README and the manual page name the same flags.
+func TestFlagsDocumented(t *testing.T) {
+	var help bytes.Buffer
+	app := newApp(new(options))
+	app.Writer = &help
+	if err := app.Run([]string{"cpunc", "-h"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(help.String(), "\n"); n > 40 {
+		t.Errorf("the help has %d lines, more than a screen", n)
+	}
+	var want []string
+	for _, f := range app.Flags {
+		for _, name := range f.Names() {
+			want = append(want, dashed(name))
+		}
+	}
+	slices.Sort(want)
+	want = slices.Compact(want)
+
+	man, err := os.ReadFile("cpunc.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inMan []string
+	for _, item := range regexp.MustCompile(`(?m)^\.It Fl .*$`).FindAllString(string(man), -1) {
+		for _, m := range regexp.MustCompile(`Fl (\S+)`).FindAllStringSubmatch(item, -1) {
+			inMan = append(inMan, "-"+strings.ReplaceAll(m[1], `\-`, "-"))
+		}
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inReadme []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `-.*$").FindAllString(string(readme), -1) {
+		names, _, _ := strings.Cut(strings.TrimPrefix(row, "|"), "|")
+		inReadme = append(inReadme, regexp.MustCompile(`-[-\w]+`).FindAllString(names, -1)...)
+	}
+	inHelp := regexp.MustCompile(`(?m)^ +(-.*?)\s{2}`).FindAllStringSubmatch(help.String(), -1)
+	var inHelpNames []string
+	for _, m := range inHelp {
+		inHelpNames = append(inHelpNames, regexp.MustCompile(`(^|\s)(--?[\w-]+)`).FindAllString(m[1], -1)...)
+	}
+	for where, got := range map[string][]string{"help": inHelpNames, "man page": inMan, "README": inReadme} {
+		for i := range got {
+			got[i] = strings.TrimSpace(got[i])
+		}
+		slices.Sort(got)
+		if got = slices.Compact(got); !slices.Equal(got, want) {
+			t.Errorf("%s has the flags\n%v, want\n%v", where, got, want)
+		}
+	}
+}
+
+func TestPermute(t *testing.T) {
+	flags := newApp(new(options)).Flags
+	for _, test := range []struct{ args, want string }{
+		{"", "--"},
+		{"localhost 5000 -i 2", "-i 2 -- localhost 5000"},
+		{"-lv 5000", "-l -v -- 5000"},
+		{"-vvlp5000", "-v -v -l -p 5000 --"},
+		{"-lp 5000 ::", "-l -p 5000 -- ::"},
+		{"-i0.5 web1 -c3", "-i 0.5 -c 3 -- web1"},
+		{"web1 --interval=2 --count 3 web2", "--interval=2 --count 3 -- web1 web2"},
+		{"-l - -v", "-l -v -- -"},
+		{"-v -- -l -v", "-v -- -l -v"},
+		{"-i -1", "-i -1 --"},
+		{"web1 -v -i", "-v -i"},
+		{"-é", "-é --"},
+	} {
+		if got := strings.Join(permute(strings.Fields(test.args), flags), " "); got != test.want {
+			t.Errorf("permute %q: %q, want %q", test.args, got, test.want)
+		}
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	for _, test := range []struct{ operands, want string }{
+		{"", "this machine"},
+		{"web1", "web1:5000"},
+		{"web1 6000", "web1:6000"},
+		{"web1 http", "web1:80"},
+		{"web1:6000", "web1:6000"},
+		{"[::1]:6000", "[::1]:6000"},
+		{"[::1]", "[::1]:5000"},
+		{"::1", "[::1]:5000"},
+		{"::1 6000", "[::1]:6000"},
+		{"fe80::1%eth0", "[fe80::1%eth0]:5000"},
+		{"web1:http", "web1:80"},
+
+		{"6000", "error"},
+		{"web1 0", "error"},
+		{"web1 99999", "error"},
+		{"web1:99999", "error"},
+		{"web1:", "error"},
+		{":5000", "error"},
+		{"web1:6000 7000", "error"},
+		{"[::1", "error"},
+		{"a:b:c", "error"},
+	} {
+		addr, err := dialAddress("tcp", strings.Fields(test.operands))
+		got := addr.String()
+		if err != nil {
+			got = "error"
+		}
+		if got != test.want {
+			t.Errorf("dial %q: %s (%v), want %s", test.operands, got, err, test.want)
+		}
+	}
+	for _, test := range []struct{ operands, port, want string }{
+		{"", "", "localhost:5000"},
+		{"6000", "", "localhost:6000"},
+		{"0", "", "localhost:0"},
+		{"0.0.0.0 6000", "", "0.0.0.0:6000"},
+		{":: 6000", "", "[::]:6000"},
+		{"web1", "", "web1:5000"},
+		{"", "6000", "localhost:6000"},
+		{"0.0.0.0", "6000", "0.0.0.0:6000"},
+		{"web1:6000", "", "web1:6000"},
+
+		{"web1 6000", "6000", "error"},
+		{"6000", "6000", "error"},
+		{"99999", "", "error"},
+		{"", "x", "error"},
+		{"a 1 2", "", "error"},
+	} {
+		addr, err := listenAddress("tcp", strings.Fields(test.operands), test.port)
+		got := addr.String()
+		if err != nil {
+			got = "error"
+		}
+		if got != test.want {
+			t.Errorf("listen %q: %s (%v), want %s", test.operands, got, err, test.want)
+		}
+	}
+}
+
+func FuzzAddress(f *testing.F) {
+	for _, s := range []string{"web1", "web1:6000", "[::1]:5000", "::1", "fe80::1%eth0", "[::1]", ":5000", "a:b:c", ""} {
+		f.Add(s, "")
+		f.Add(s, "6000")
+	}
+	f.Fuzz(func(t *testing.T, s, port string) {
+		addr, err := parseAddress("tcp", s, port, 1)
+		if err != nil {
+			return
+		}
+		host, p, err := net.SplitHostPort(addr.String())
+		if err != nil || host != addr.host || p != addr.port {
+			t.Errorf("%q %q became %q, which does not read back: %v", s, port, addr, err)
+		}
+	})
+}

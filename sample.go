@@ -1,0 +1,337 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shirou/gopsutil/v3/cpu"
+	"github.com/shirou/gopsutil/v3/load"
+)
+
+// A word is what a client may send. All but bye ask for a reading. No word is
+// the beginning of another, so a request is complete with its last letter.
+type word int
+
+const (
+	cpuWord   word = iota // busy percent of the whole machine
+	coresWord             // busy percent of each logical CPU
+	modesWord             // percent of the time spent in each mode
+	loadWord              // load averages
+	byeWord               // closes the connection
+
+	readings = byeWord // how many words ask for a reading
+)
+
+var words = [...]string{"cpu", "cores", "modes", "load", "bye"}
+
+func (w word) String() string { return words[w] }
+
+const maxWords = 64 // that one request may have: with its answers, they fit every buffer
+
+// parseReadings gives the readings of those names; bye is none.
+func parseReadings(names []string) ([]word, error) {
+	if len(names) > maxWords {
+		return nil, fmt.Errorf("more than %d words", maxWords)
+	}
+	ws := make([]word, len(names))
+	for i, name := range names {
+		w := slices.Index(words[:readings], name)
+		if w < 0 {
+			return nil, fmt.Errorf("no reading is called %q (there are %s)", name, strings.Join(words[:readings], ", "))
+		}
+		ws[i] = word(w)
+	}
+	return ws, nil
+}
+
+// A source is one thing to ask the kernel for. cpu and modes share the totals,
+// so that neither pays for the parsing of every core.
+type source int
+
+const (
+	totals source = iota
+	perCPU
+	averages
+
+	sources
+)
+
+func (w word) source() source {
+	return [readings]source{cpuWord: totals, coresWord: perCPU, modesWord: totals, loadWord: averages}[w]
+}
+
+const (
+	tick        = 10 * time.Millisecond  // what kernels count in; nothing is read more often
+	minWindow   = 100 * time.Millisecond // the shortest interval of an answer
+	firstWindow = time.Second            // the shortest of a first answer, history permitting
+)
+
+// A sample is what one source said at one moment. It is never changed, so
+// sessions share it.
+type sample struct {
+	at   time.Time
+	cpus []cpu.TimesStat // seconds since boot: one for totals, one a CPU in number order for perCPU
+	load load.AvgStat
+	err  error
+}
+
+// A sampler reads the counters for every session of the process: at most once
+// a tick however many ask. It remembers two seconds for first answers.
+type sampler struct {
+	times func(percpu bool) ([]cpu.TimesStat, error)
+	avg   func() (*load.AvgStat, error)
+
+	mu      sync.Mutex
+	newest  [sources]*sample
+	history [averages][]*sample // counters alone, a second apart, oldest first
+}
+
+// testOnlyHistory is the time between two samples of the history.
+var testOnlyHistory = time.Second
+
+func newSampler() *sampler {
+	return &sampler{times: cpu.Times, avg: load.Avg}
+}
+
+// run keeps the history until ctx is done.
+func (s *sampler) run(ctx context.Context) {
+	second := time.NewTicker(testOnlyHistory)
+	defer second.Stop()
+	for {
+		select {
+		case <-second.C:
+			s.remember()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// remember adds a sample of each counter to the history, or says why there is
+// none.
+func (s *sampler) remember() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs [averages]error
+	for src := range averages {
+		now := s.look(src)
+		if errs[src] = now.err; now.err != nil {
+			continue
+		}
+		past := s.history[src]
+		// Three a second apart: one of them is always between one and two
+		// seconds old, late timer or not.
+		if len(past) == 3 {
+			past = past[:copy(past, past[1:])]
+		}
+		s.history[src] = append(past, now)
+	}
+	return cmp.Or(errs[:]...)
+}
+
+// now gives a sample of src that is no older than a tick.
+func (s *sampler) now(src source) *sample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.look(src)
+}
+
+// since gives the sample of totals or perCPU that the first answer of a
+// session counts from: the newest that is a second old, or else the oldest.
+func (s *sampler) since(src source) *sample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	past := s.history[src]
+	if len(past) == 0 { // a new sampler, or counters that could not be read until now
+		first := s.look(src)
+		if first.err == nil {
+			s.history[src] = append(past, first)
+		}
+		return first
+	}
+	for _, old := range slices.Backward(past) {
+		if time.Since(old.at) >= firstWindow {
+			return old
+		}
+	}
+	return past[0]
+}
+
+// look reads src, unless that was done within the last tick; s.mu is held.
+func (s *sampler) look(src source) *sample {
+	if last := s.newest[src]; last != nil && time.Since(last.at) < tick {
+		return last
+	}
+	now := &sample{at: time.Now()}
+	if src == averages {
+		if avg, err := s.avg(); err != nil {
+			now.err = fmt.Errorf("read load averages: %w", err)
+		} else {
+			now.load = *avg
+		}
+	} else {
+		now.cpus, now.err = s.times(src == perCPU)
+		if now.err != nil {
+			now.err = fmt.Errorf("read CPU counters: %w", now.err)
+		} else if len(now.cpus) == 0 {
+			now.err = fmt.Errorf("read CPU counters: %w", noCounters())
+		}
+		slices.SortStableFunc(now.cpus, func(a, b cpu.TimesStat) int {
+			return cmp.Compare(cpuNumber(a), cpuNumber(b))
+		})
+	}
+	s.newest[src] = now
+	return now
+}
+
+// noCounters finds out why gopsutil, which does not say, found no counters.
+func noCounters() error {
+	proc := os.Getenv("HOST_PROC")
+	if proc == "" {
+		proc = "/proc"
+	}
+	stat := filepath.Join(proc, "stat")
+	f, err := os.Open(stat)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return errors.New("none in " + stat)
+}
+
+// cpuNumber is the 7 of cpu7; -1 for the totals, which have none.
+func cpuNumber(t cpu.TimesStat) int {
+	n, err := strconv.Atoi(strings.TrimPrefix(t.CPU, "cpu"))
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// Modes as the word modes lists them. As in proc(5), user and nice hold guest
+// and guest_nice already, so those two are not counted again.
+const (
+	user = iota
+	nice
+	system
+	iowait
+	irq
+	softirq
+	steal
+	idle
+
+	modes
+)
+
+var modeNames = [modes]string{"user", "nice", "system", "iowait", "irq", "softirq", "steal", "idle"}
+
+func modeSeconds(t cpu.TimesStat) [modes]float64 {
+	return [modes]float64{t.User, t.Nice, t.System, t.Iowait, t.Irq, t.Softirq, t.Steal, t.Idle}
+}
+
+// gain gives the seconds that each mode of one CPU gained between two samples,
+// and their sum. As in psutil, a counter that stepped back gained nothing:
+// Linux corrects iowait and idle downwards when a CPU's tick restarts, and
+// hot-plug and live migration reset whole rows.
+func gain(from, to cpu.TimesStat) (mode [modes]float64, sum float64) {
+	old, now := modeSeconds(from), modeSeconds(to)
+	for i := range mode {
+		if d := now[i] - old[i]; d > 0 && d < 1e15 { // neither NaN nor overflow
+			mode[i] = d
+			sum += d
+		}
+	}
+	return mode, sum
+}
+
+// busy gives the percentage of the time from one sample to another that a CPU
+// was busy, as psutil.cpu_percent defines it:
+//
+//	100 × Δ(total − idle − iowait) / Δtotal
+//
+// It is 0 when no counter moved.
+func busy(from, to cpu.TimesStat) float64 {
+	mode, sum := gain(from, to)
+	if sum == 0 {
+		return 0
+	}
+	return min(max(0, 100*(sum-mode[idle]-mode[iowait])/sum), 100)
+}
+
+// tenths gives the share of each mode in tenths of a percent, rounded so that
+// they add up to 1000: what rounding down leaves over goes to the largest
+// remainders. When no counter moved, the time counts as idle.
+func tenths(from, to cpu.TimesStat) (share [modes]int) {
+	mode, sum := gain(from, to)
+	if sum == 0 {
+		share[idle] = 1000
+		return share
+	}
+	var rest [modes]float64
+	left := 1000
+	for i, seconds := range mode {
+		exact := 1000 * seconds / sum
+		share[i] = int(exact)
+		rest[i] = exact - float64(share[i])
+		left -= share[i]
+	}
+	for ; left > 0; left-- {
+		most := 0
+		for i := range rest {
+			if rest[i] > rest[most] {
+				most = i
+			}
+		}
+		share[most]++
+		rest[most]--
+	}
+	return share
+}
+
+// appendReading appends to line what w reads between two samples of its
+// source: numbers with one space between, no newline.
+func appendReading(line []byte, w word, from, to *sample) []byte {
+	switch w {
+	case cpuWord:
+		line = strconv.AppendFloat(line, busy(from.cpus[0], to.cpus[0]), 'f', 1, 64)
+	case coresWord:
+		old := from.cpus
+		for i, now := range to.cpus {
+			if i > 0 {
+				line = append(line, ' ')
+			}
+			for len(old) > 0 && cpuNumber(old[0]) < cpuNumber(now) {
+				old = old[1:] // vanished
+			}
+			var before cpu.TimesStat // a CPU that appeared counts from its own zero
+			if len(old) > 0 && cpuNumber(old[0]) == cpuNumber(now) {
+				before, old = old[0], old[1:]
+			}
+			line = strconv.AppendFloat(line, busy(before, now), 'f', 1, 64)
+		}
+	case modesWord:
+		for i, share := range tenths(from.cpus[0], to.cpus[0]) {
+			if i > 0 {
+				line = append(line, ' ')
+			}
+			line = strconv.AppendInt(line, int64(share/10), 10)
+			line = append(line, '.', byte('0'+share%10))
+		}
+	case loadWord:
+		line = strconv.AppendFloat(line, to.load.Load1, 'f', 2, 64)
+		line = append(line, ' ')
+		line = strconv.AppendFloat(line, to.load.Load5, 'f', 2, 64)
+		line = append(line, ' ')
+		line = strconv.AppendFloat(line, to.load.Load15, 'f', 2, 64)
+	}
+	return line
+}
