@@ -394,20 +394,13 @@ func (p *poller) converse(ctx context.Context, h *host) {
 	if err != nil {
 		return
 	}
-	left := make(chan struct{})
-	leave := context.AfterFunc(ctx, func() {
-		defer close(left)
+	bye := sync.OnceFunc(func() {
 		conn.SetWriteDeadline(time.Now().Add(byeTime))
 		conn.Write([]byte("bye\n"))
 		conn.Close()
 	})
-	defer func() {
-		if leave() {
-			conn.Close()
-		} else {
-			<-left
-		}
-	}()
+	defer bye()
+	defer context.AfterFunc(ctx, bye)() // also while an answer is awaited
 	server := &peer{Conn: conn}
 	for {
 		select {
