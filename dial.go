@@ -3,12 +3,14 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -24,16 +26,22 @@ const (
 	maxAnswer = 64 << 10               // bytes: 10,000 cores
 	silence   = 100 * time.Millisecond // ends an answer that has no newline
 	byeTime   = 100 * time.Millisecond
+
+	minPause = 500 * time.Millisecond // before a host is dialed again
+	maxPause = 30 * time.Second
 )
 
 // open connects to a within wait. Every way to reach a session is here.
 func (a address) open(ctx context.Context, wait time.Duration, verbose bool) (net.Conn, error) {
-	if a.network == "" {
+	switch a.network {
+	case memory:
 		return thisMachine(), nil
+	case command:
+		return startProcess(a.host)
 	}
 	limited, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	if _, notIP := netip.ParseAddr(a.host); verbose && notIP != nil {
+	if _, notIP := netip.ParseAddr(a.host); verbose && notIP != nil && a.network != socket {
 		if ips, err := net.DefaultResolver.LookupHost(limited, a.host); err == nil {
 			log.Printf("%s is %s", a.host, strings.Join(ips, " "))
 		}
@@ -46,7 +54,11 @@ func (a address) open(ctx context.Context, wait time.Duration, verbose bool) (ne
 		return nil, fmt.Errorf("dial %s: %w", a, cause(err))
 	}
 	if verbose {
-		log.Printf("%s: connected to %s", a, conn.RemoteAddr())
+		if a.network == socket {
+			log.Printf("%s: connected", a)
+		} else {
+			log.Printf("%s: connected to %s", a, conn.RemoteAddr())
+		}
 	}
 	return conn, nil
 }
@@ -173,9 +185,11 @@ func excerpt(text []byte) string {
 type poller struct {
 	hosts    []*host
 	words    []word
+	input    *input // if not nil, it has the words and sets the pace
 	interval time.Duration
 	wait     time.Duration // for an answer
 	count    int           // of lines; 0 for no end
+	keep     bool          // dial lost hosts again, and do without them meanwhile
 	open     func(context.Context, address) (net.Conn, error)
 	emit     func(line) error
 	// breaks are run between two steps of the polling, which waits for them:
@@ -194,6 +208,9 @@ type host struct {
 	cores    int        // how many columns its last answer to cores had
 
 	polled, answered int
+
+	lost  time.Time     // since when it has not answered, if it has not
+	pause time.Duration // before the last attempt to dial it again
 }
 
 // A request is what every host is asked at one tick.
@@ -204,7 +221,7 @@ type request struct {
 }
 
 // A result is what became of a host's request, or, with tick greeting, of its
-// first connection.
+// first connection. Where there is neither answer nor error, the host is away.
 type result struct {
 	*host
 	tick    int
@@ -216,9 +233,10 @@ const greeting = -1
 
 // A line is what one tick brought: the columns of all hosts side by side.
 type line struct {
-	at      time.Time // of the tick
-	names   []string
-	columns []string // numbers as they came, or nan
+	at       time.Time // of the tick
+	names    []string
+	columns  []string // numbers as they came, or nan
+	answered bool     // by any host
 }
 
 // errEnd ends the polling with nothing having failed.
@@ -243,32 +261,45 @@ func (p *poller) run(ctx context.Context) error {
 }
 
 func (p *poller) poll(ctx context.Context) error {
-	for range p.hosts {
-		if _, err := p.step(ctx, nil); err != nil {
-			return err
+	if !p.keep {
+		for range p.hosts {
+			if _, _, err := p.step(ctx, nil, nil); err != nil {
+				return err
+			}
 		}
 	}
-	// A host alone may be late; beside others its time is over with the tick.
-	patient := len(p.hosts) == 1 || p.interval == 0
+	// A host alone may be late. Beside others, or where a gap must show, its
+	// time is over with the tick.
+	patient := len(p.hosts) == 1 && !p.keep || p.interval == 0
 	start := time.Now()
 	for n, lines := 0, 0; p.count == 0 || lines < p.count; lines++ {
 		at := start.Add(time.Duration(n) * p.interval)
-		if err := p.sleep(ctx, at); err != nil {
+		ws, err := p.begin(ctx, at)
+		if err != nil {
 			return err
 		}
 		over := at.Add(p.interval)
 		if patient {
 			over = time.Now().Add(2 * p.wait) // the host itself gives up before
 		}
-		l, err := p.ask(ctx, request{n, p.words, over})
+		l, err := p.ask(ctx, request{n, ws, over})
 		if err != nil {
 			return err
+		}
+		if p.interval > 0 {
+			l.at = l.at.Add(at.Sub(l.at)) // the wall clock of now, the phase of the tick
 		}
 		if err := p.emit(l); err != nil {
 			return err
 		}
 		n++
-		if late := time.Since(start.Add(time.Duration(n) * p.interval)); late > 0 && p.interval > 0 {
+		if p.interval == 0 {
+			if p.input == nil && !l.answered {
+				start = time.Now().Add(time.Second) // or nan would come as fast as it prints
+			}
+			continue
+		}
+		if late := time.Since(start.Add(time.Duration(n) * p.interval)); late > 0 {
 			n += int(late / p.interval) // were over before they began
 			if patient {
 				n++ // began without us
@@ -278,33 +309,48 @@ func (p *poller) poll(ctx context.Context) error {
 	return nil
 }
 
-// step waits for a result, or for clock: then the result is nil. Meanwhile it
-// gives way to breaks. A host that failed is an error.
-func (p *poller) step(ctx context.Context, clock <-chan time.Time) (*result, error) {
+// step waits for a result, for words of the input or for the clock, whichever
+// is first. Meanwhile it gives way to breaks. A host that failed is an error.
+func (p *poller) step(ctx context.Context, clock <-chan time.Time, input <-chan []word) (*result, []word, error) {
 	for {
 		select {
 		case <-clock:
-			return nil, nil
+			return nil, nil, nil
+		case ws, ok := <-input:
+			if !ok {
+				return nil, nil, cmp.Or(p.input.err, errEnd)
+			}
+			return nil, ws, nil
 		case r := <-p.results:
 			r.busy = false
-			return &r, r.err
+			return &r, nil, r.err
 		case proceed := <-p.breaks:
 			if !proceed() {
-				return nil, errEnd
+				return nil, nil, errEnd
 			}
 		case <-ctx.Done():
-			return nil, errEnd
+			return nil, nil, errEnd
 		}
 	}
 }
 
-// sleep waits until at. Answers that come meanwhile are too late for their
-// tick and fall out.
-func (p *poller) sleep(ctx context.Context, at time.Time) error {
-	clock := time.After(time.Until(at))
+// begin waits for the next tick, which is at that time or with the next line
+// of input, and gives its words. Answers that come meanwhile are too late.
+func (p *poller) begin(ctx context.Context, at time.Time) ([]word, error) {
+	var clock <-chan time.Time
+	var input <-chan []word
+	if p.input != nil {
+		input = p.input.next()
+	} else {
+		clock = time.After(time.Until(at))
+	}
 	for {
-		if late, err := p.step(ctx, clock); late == nil || err != nil {
-			return err
+		late, ws, err := p.step(ctx, clock, input)
+		if err != nil || ws != nil {
+			return ws, err
+		}
+		if late == nil {
+			return p.words, nil
 		}
 	}
 }
@@ -325,7 +371,7 @@ func (p *poller) ask(ctx context.Context, r request) (line, error) {
 	l := line{at: time.Now()}
 	clock := time.After(time.Until(r.over))
 	for waiting > 0 {
-		got, err := p.step(ctx, clock)
+		got, _, err := p.step(ctx, clock, nil)
 		if err != nil {
 			return l, err
 		}
@@ -333,14 +379,15 @@ func (p *poller) ask(ctx context.Context, r request) (line, error) {
 			break
 		}
 		if got.tick == r.tick {
-			got.host.take(r.words, got.answers)
 			waiting--
+			got.host.take(r.words, got.answers)
 		}
 	}
 	for _, h := range p.hosts {
+		l.answered = l.answered || h.answers != nil
 		prefix := ""
 		if len(p.hosts) > 1 {
-			prefix = h.String() + "/"
+			prefix = h.label() + "/"
 		}
 		for i, w := range r.words {
 			for c := range h.width(w) {
@@ -358,7 +405,9 @@ func (p *poller) ask(ctx context.Context, r request) (line, error) {
 
 // take keeps the answers of the tick that is under way.
 func (h *host) take(ws []word, answers [][]string) {
-	h.answers = answers
+	if h.answers = answers; answers == nil {
+		return
+	}
 	h.answered++
 	for i, w := range ws {
 		if w == coresWord {
@@ -386,63 +435,173 @@ func columnName(w word, c int) string {
 	return w.String()
 }
 
-// converse connects to h and passes its requests on, until h fails or ctx is
-// done.
+// converse connects to h and passes its requests on, until ctx is done or h
+// fails for good.
 func (p *poller) converse(ctx context.Context, h *host) {
 	conn, err := p.open(ctx, h.address)
-	p.results <- result{h, greeting, nil, err}
-	if err != nil {
-		return
+	if !p.keep {
+		p.results <- result{h, greeting, nil, err}
 	}
-	bye := sync.OnceFunc(func() {
-		conn.SetWriteDeadline(time.Now().Add(byeTime))
-		conn.Write([]byte("bye\n"))
-		conn.Close()
-	})
-	defer bye()
-	defer context.AfterFunc(ctx, bye)() // also while an answer is awaited
-	server := &peer{Conn: conn}
 	for {
-		select {
-		case r := <-h.requests:
-			answers, err := server.ask(r.words, p.wait)
-			if err != nil {
-				err = fmt.Errorf("%s: %w", h, err)
-			}
-			p.results <- result{h, r.tick, answers, err}
-			if err != nil {
-				return
-			}
-		case <-ctx.Done():
+		if err == nil {
+			err = p.session(ctx, h, conn)
+		}
+		if !p.keep || ctx.Err() != nil {
 			return
+		}
+		if h.lost.IsZero() {
+			h.lost = time.Now()
+			log.Printf("%v; dialing again", err)
+		}
+		redialed := make(chan net.Conn)
+		go func() { redialed <- p.redial(ctx, h) }()
+		for conn = nil; conn == nil; {
+			select {
+			case conn = <-redialed:
+				if conn == nil {
+					return
+				}
+			case r := <-h.requests:
+				p.results <- result{host: h, tick: r.tick}
+			}
+		}
+		err = nil
+	}
+}
+
+// redial dials h until that succeeds or ctx is done: then it gives nil. The
+// pauses before double, and vary, so that many clients do not come back at once.
+func (p *poller) redial(ctx context.Context, h *host) net.Conn {
+	for {
+		h.pause = min(max(2*h.pause, minPause), maxPause)
+		select {
+		case <-time.After(h.pause/2 + rand.N(h.pause/2)):
+		case <-ctx.Done():
+			return nil
+		}
+		if conn, err := p.open(ctx, h.address); err == nil {
+			return conn
 		}
 	}
 }
 
-// dial polls addr and prints a line for every answer, until ctx is done.
-func dial(ctx context.Context, opt *options, addr address) error {
+// session passes requests to the server at the other end of conn, until that
+// fails or ctx is done. Then it says bye and closes conn.
+func (p *poller) session(ctx context.Context, h *host, conn net.Conn) error {
+	left := make(chan struct{})
+	bye := func() {
+		conn.SetWriteDeadline(time.Now().Add(byeTime))
+		conn.Write([]byte("bye\n"))
+		conn.Close()
+		close(left)
+	}
+	stay := context.AfterFunc(ctx, bye) // also while an answer is awaited
+	defer func() {
+		if stay() {
+			bye()
+		}
+		<-left
+	}()
+	server := &peer{Conn: conn}
+	for {
+		select {
+		case r := <-h.requests:
+			if time.Now().After(r.over) { // it took until now to connect
+				p.results <- result{host: h, tick: r.tick}
+				continue
+			}
+			answers, err := server.ask(r.words, p.wait)
+			if err != nil {
+				err = fmt.Errorf("%s: %w", h, err)
+			}
+			if p.keep {
+				p.results <- result{host: h, tick: r.tick, answers: answers}
+			} else {
+				p.results <- result{h, r.tick, answers, err}
+			}
+			if err != nil {
+				return err
+			}
+			if !h.lost.IsZero() {
+				log.Printf("%s: back after %v", h, time.Since(h.lost).Round(100*time.Millisecond))
+				h.lost, h.pause = time.Time{}, 0
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// An input reads requests from a file, a line each, and none before it is
+// wanted.
+type input struct {
+	want  chan struct{}
+	words chan []word
+	err   error // why there are no more words, if not for the end of the file
+}
+
+func readInput(r io.Reader) *input {
+	in := &input{want: make(chan struct{}, 1), words: make(chan []word)}
+	go func() { // ends with the file, or else with the process
+		defer close(in.words)
+		lines := bufio.NewScanner(r)
+		for range in.want {
+			var ws []word
+			for len(ws) == 0 { // a blank line asks nothing
+				if !lines.Scan() {
+					in.err = lines.Err()
+					return
+				}
+				if ws, in.err = parseReadings(strings.Fields(lines.Text())); in.err != nil {
+					in.err = fmt.Errorf("standard input: %w", in.err)
+					return
+				}
+			}
+			in.words <- ws
+		}
+	}()
+	return in
+}
+
+func (in *input) next() <-chan []word {
+	in.want <- struct{}{}
+	return in.words
+}
+
+// dial polls the addresses and prints a line a tick, until ctx is done.
+func dial(ctx context.Context, opt *options, addrs []address) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p := &poller{
-		hosts:    []*host{{address: addr}},
-		words:    opt.read,
+		words:    opt.read.words,
 		interval: opt.interval.Duration,
 		wait:     opt.wait.Duration,
 		count:    int(opt.count),
+		keep:     opt.keep,
 		open: func(ctx context.Context, a address) (net.Conn, error) {
 			return a.open(ctx, opt.wait.Duration, opt.verbose > 0)
 		},
 	}
+	for _, a := range addrs {
+		p.hosts = append(p.hosts, &host{address: a})
+	}
+	if opt.read.stdin {
+		p.input = readInput(os.Stdin)
+		p.interval = 0
+	}
 	var sum summary
+	out := printer{w: os.Stdout, header: opt.header}
+	if opt.time {
+		out.timeFormat = "2006-01-02T15:04:05Z"
+		if p.interval < time.Second {
+			out.timeFormat = "2006-01-02T15:04:05.000Z"
+		}
+	}
 	p.emit = func(l line) error {
 		if opt.verbose > 0 {
 			sum.add(l)
 		}
-		// One write a line, and at once: whoever reads must not wait.
-		if _, err := os.Stdout.WriteString(strings.Join(l.columns, " ") + "\n"); err != nil {
-			return fmt.Errorf("write standard output: %w", cause(err))
-		}
-		return nil
+		return out.print(l)
 	}
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, os.Interrupt)
@@ -471,6 +630,44 @@ func dial(ctx context.Context, opt *options, addr address) error {
 		sum.print(p.hosts)
 	}
 	return err
+}
+
+// A printer writes lines as text.
+type printer struct {
+	w          io.Writer
+	timeFormat string // of the time in front of the columns, if any
+	header     bool   // name the columns at first, and whenever they change
+	names      []string
+}
+
+// print writes l at once and with one write: whoever reads must not wait.
+func (p *printer) print(l line) error {
+	var text []byte
+	if p.header && !slices.Equal(p.names, l.names) {
+		p.names = l.names
+		text = append(text, '#')
+		if p.timeFormat != "" {
+			text = append(text, " time"...)
+		}
+		for _, name := range l.names {
+			text = append(append(text, ' '), name...)
+		}
+		text = append(text, '\n')
+	}
+	if p.timeFormat != "" {
+		text = l.at.UTC().AppendFormat(text, p.timeFormat)
+		text = append(text, ' ')
+	}
+	for i, column := range l.columns {
+		if i > 0 {
+			text = append(text, ' ')
+		}
+		text = append(text, column...)
+	}
+	if _, err := p.w.Write(append(text, '\n')); err != nil {
+		return fmt.Errorf("write standard output: %w", cause(err))
+	}
+	return nil
 }
 
 // askToContinue asks on the terminal whether to go on. Another interrupt, the

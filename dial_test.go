@@ -2,14 +2,19 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"log"
+	"math"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,15 +25,15 @@ type script func(n int, request string, conn net.Conn)
 
 // scripted gives an opener of connections to servers that follow s.
 func scripted(t *testing.T, s script) func(context.Context, address) (net.Conn, error) {
-	n := 0
+	var requests atomic.Int32
 	var servers sync.WaitGroup
 	t.Cleanup(servers.Wait)
 	return func(context.Context, address) (net.Conn, error) {
 		client, server := net.Pipe()
 		servers.Go(func() {
 			defer server.Close()
-			for in := bufio.NewScanner(server); in.Scan(); n++ {
-				s(n, in.Text(), server)
+			for in := bufio.NewScanner(server); in.Scan(); {
+				s(int(requests.Add(1)-1), in.Text(), server)
 			}
 		})
 		return client, nil
@@ -260,5 +265,242 @@ func FuzzServer(f *testing.F) {
 				return
 			}
 		}
+	})
+}
+
+// pollHosts polls several scripted hosts.
+func pollHosts(t *testing.T, p *poller, scripts ...script) ([]string, error) {
+	open := map[string]func(context.Context, address) (net.Conn, error){}
+	for i, s := range scripts {
+		name := string(rune('a' + i))
+		open[name] = scripted(t, s)
+		p.hosts = append(p.hosts, &host{address: address{"tcp", name, "5000"}})
+	}
+	p.open = func(ctx context.Context, a address) (net.Conn, error) { return open[a.host](ctx, a) }
+	return polled(t, p)
+}
+
+// after answers the n-th request with n after a while.
+func after(delays ...time.Duration) script {
+	return func(n int, request string, conn net.Conn) {
+		if request != "bye" {
+			time.Sleep(delays[n%len(delays)])
+			fmt.Fprintf(conn, "%d.0\n", n)
+		}
+	}
+}
+
+func TestSeveralHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ms = time.Millisecond
+		lines, err := pollHosts(t, &poller{interval: time.Second, count: 6},
+			after(0), after(30*ms, 2300*ms, 0, 900*ms, 10*ms), after(100*ms))
+		if err != nil {
+			t.Error(err)
+		}
+		// b's second answer is due at 3.30: its ticks 1 to 3 are gaps, of which
+		// only the first makes the others wait, and only for the tick.
+		expect(t, lines,
+			"0.00 0.10 0.0 0.0 0.0",
+			"1.00 2.00 1.0 nan 1.0",
+			"2.00 2.10 2.0 nan 2.0",
+			"3.00 3.10 3.0 nan 3.0",
+			"4.00 4.10 4.0 2.0 4.0",
+			"5.00 5.90 5.0 3.0 5.0")
+	})
+}
+
+func TestOneOfSeveralFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lines, err := pollHosts(t, &poller{interval: time.Second}, after(0), func(n int, _ string, conn net.Conn) {
+			if n == 2 {
+				conn.Close()
+			}
+			fmt.Fprintf(conn, "%d.0\n", n)
+		})
+		if err == nil || err.Error() != "b:5000: connection closed" {
+			t.Errorf("%v", err)
+		}
+		expect(t, lines, "0.00 0.00 0.0 0.0", "1.00 1.00 1.0 1.0")
+	})
+}
+
+func TestHundredHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		scripts := make([]script, 100)
+		for i := range scripts {
+			scripts[i] = after(time.Duration(i) * time.Millisecond)
+		}
+		lines, err := pollHosts(t, &poller{interval: 100 * time.Millisecond, count: 50}, scripts...)
+		if err != nil || len(lines) != 50 {
+			t.Fatalf("%d lines, %v", len(lines), err)
+		}
+		for n, l := range lines {
+			f := strings.Fields(l)
+			if want := fmt.Sprintf("%.2f", float64(n)/10); f[0] != want || len(f) != 102 || f[2] != fmt.Sprintf("%d.0", n) || f[101] != f[2] {
+				t.Errorf("line %d: %s", n, l)
+			}
+		}
+	})
+}
+
+// A network is a host that may be down for a while.
+type network struct {
+	t        *testing.T
+	start    time.Time
+	down     func(at time.Duration) bool
+	attempts []time.Duration
+	conns    []net.Conn
+}
+
+func (w *network) open(ctx context.Context, a address) (net.Conn, error) {
+	now := time.Since(w.start)
+	w.attempts = append(w.attempts, now)
+	if w.down(now) {
+		return nil, fmt.Errorf("dial %s: connection refused", a)
+	}
+	client, server := net.Pipe()
+	w.conns = append(w.conns, server)
+	go func() {
+		defer server.Close()
+		for in := bufio.NewScanner(server); in.Scan() && in.Text() == "cpu"; {
+			fmt.Fprintf(server, "%.1f\n", math.Mod(time.Since(w.start).Seconds(), 100)) // any stale number shows
+		}
+	}()
+	return client, nil
+}
+
+// cut closes every connection.
+func (w *network) cut() {
+	for _, c := range w.conns {
+		c.Close()
+	}
+}
+
+// The listener is killed for ten seconds of a minute: sixty lines, on phase,
+// and a gap that is no longer than the redialing.
+func TestKeep(t *testing.T) {
+	log.SetOutput(io.Discard)
+	defer log.SetOutput(os.Stderr)
+	synctest.Test(t, func(t *testing.T) {
+		w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return at > 20*time.Second && at < 30*time.Second }}
+		time.AfterFunc(20500*time.Millisecond, w.cut)
+		lines, err := polled(t, &poller{interval: time.Second, count: 60, keep: true, open: w.open})
+		if err != nil || len(lines) != 60 {
+			t.Fatalf("%d lines, %v", len(lines), err)
+		}
+		gaps := 0
+		for n, l := range lines {
+			tick := fmt.Sprintf("%d.00 ", n)
+			if l == tick+tick+"nan" {
+				gaps++
+				if n <= 20 || n > 36 {
+					t.Errorf("a gap at %d", n)
+				}
+			} else if want := tick + tick + fmt.Sprintf("%d.0", n); l != want {
+				t.Errorf("line %d: %s, want %s", n, l, want)
+			}
+		}
+		if gaps < 9 || gaps > 16 {
+			t.Errorf("%d gaps", gaps)
+		}
+	})
+}
+
+// Pauses between attempts double from half a second to half a minute, jittered.
+func TestRedialPauses(t *testing.T) {
+	var messages bytes.Buffer
+	log.SetOutput(&messages)
+	defer log.SetOutput(os.Stderr)
+	synctest.Test(t, func(t *testing.T) {
+		w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return at < time.Hour }}
+		lines, err := polled(t, &poller{interval: 10 * time.Second, count: 370, keep: true, open: w.open})
+		if err != nil {
+			t.Error(err)
+		}
+		if lines[0] != "0.00 0.00 nan" || !strings.HasSuffix(lines[369], " 90.0") {
+			t.Errorf("first %s, last %s", lines[0], lines[369])
+		}
+		pause := minPause
+		for i := 1; i < len(w.attempts); i++ {
+			if got := w.attempts[i] - w.attempts[i-1]; got < pause/2 || got > pause {
+				t.Errorf("attempt %d after %v, want about %v", i, got, pause)
+			}
+			pause = min(2*pause, maxPause)
+		}
+		if n := len(w.attempts); n < 100 || n > 300 {
+			t.Errorf("%d attempts in an hour", n)
+		}
+	})
+	if n := strings.Count(messages.String(), "\n"); n != 2 || !strings.Contains(messages.String(), "alpha:5000: connection refused; dialing again\n") || !strings.Contains(messages.String(), "alpha:5000: back after 1h") {
+		t.Errorf("messages, one for the loss and one for the return:\n%s", &messages)
+	}
+}
+
+// A host that hangs is lost after the wait, and then dialed again.
+func TestHangingHost(t *testing.T) {
+	log.SetOutput(io.Discard)
+	defer log.SetOutput(os.Stderr)
+	synctest.Test(t, func(t *testing.T) {
+		lines, err := pollHosts(t, &poller{interval: time.Second, count: 15, keep: true}, after(0), func(n int, request string, conn net.Conn) {
+			if request == "bye" {
+				return
+			}
+			if n == 2 {
+				time.Sleep(11 * time.Second)
+				return
+			}
+			fmt.Fprintf(conn, "%d.0\n", n)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		for n, l := range lines {
+			f := strings.Fields(l)
+			printed := fmt.Sprintf("%d.00", n)
+			if n == 2 {
+				printed = "3.00" // as long as the tick it may delay the others
+			}
+			if f[0] != fmt.Sprintf("%d.00", n) || f[1] != printed || f[2] != fmt.Sprintf("%d.0", n) {
+				t.Errorf("line %d: %s", n, l)
+			}
+			if lost := n >= 2 && n <= 12; lost != (f[3] == "nan") {
+				t.Errorf("line %d: %s", n, l)
+			}
+		}
+	})
+}
+
+// With no pause between polls, a gap still takes its time.
+func TestKeepWithoutPause(t *testing.T) {
+	log.SetOutput(io.Discard)
+	defer log.SetOutput(os.Stderr)
+	synctest.Test(t, func(t *testing.T) {
+		w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return true }}
+		lines, err := polled(t, &poller{count: 5, keep: true, open: w.open})
+		if err != nil {
+			t.Error(err)
+		}
+		expect(t, lines, "0.00 0.00 nan", "1.00 1.00 nan", "2.00 2.00 nan", "3.00 3.00 nan", "4.00 4.00 nan")
+	})
+}
+
+func TestInput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		go func() {
+			for _, text := range []string{"cpu\n", "\n", "  cpu \n", "cpu"} {
+				time.Sleep(time.Second)
+				io.WriteString(w, text)
+			}
+			w.Close()
+		}()
+		lines, err := polled(t, &poller{input: readInput(r), open: scripted(t, after(3*time.Second))})
+		if err != nil {
+			t.Error(err)
+		}
+		// A line is taken from the pipe, where the next is a second later, only
+		// when the answer before is out.
+		expect(t, lines, "1.00 4.00 0.0", "5.00 8.00 1.0", "8.00 11.00 2.0")
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -221,16 +222,15 @@ var testOnlyListening = func(net.Addr) {}
 
 // listen serves this machine's readings at addr until ctx is done.
 func listen(ctx context.Context, opt *options, addr address) error {
-	if ip, err := netip.ParseAddr(addr.host); err == nil && ip.Is4() && addr.network == "tcp" {
-		addr.network = "tcp4" // tcp takes 0.0.0.0 for IPv6 too
-	}
-	ln, err := new(net.ListenConfig).Listen(ctx, addr.network, addr.String())
-	if err != nil {
-		return fmt.Errorf("listen %s: %w", addr, cause(err))
-	}
-	log.Print("listening on ", ln.Addr(), reachable(ln.Addr()))
-
 	srv := &server{sampler: newSampler(), verbose: opt.verbose, once: opt.once}
+	var ln net.Listener
+	if addr.network != stdio {
+		var err error
+		if ln, err = addr.listen(ctx); err != nil {
+			return fmt.Errorf("listen %s: %w", addr, cause(err))
+		}
+		log.Print("listening on ", ln.Addr(), reachable(ln.Addr()))
+	}
 	if err := srv.sampler.remember(); err != nil {
 		log.Print(err) // the words that need no counters are served all the same
 	}
@@ -238,8 +238,81 @@ func listen(ctx context.Context, opt *options, addr address) error {
 	defer stop()
 	go srv.sampler.run(history)
 
+	if addr.network == stdio {
+		return srv.handle(ctx, newDuplex(os.Stdin, os.Stdout, addr.String()))
+	}
 	testOnlyListening(ln.Addr())
 	return srv.serve(ctx, ln)
+}
+
+func (a address) listen(ctx context.Context) (net.Listener, error) {
+	if a.network == socket {
+		return listenUnix(a.host)
+	}
+	if ip, err := netip.ParseAddr(a.host); err == nil && ip.Is4() && a.network == "tcp" {
+		a.network = "tcp4" // tcp takes 0.0.0.0 for IPv6 too
+	}
+	return new(net.ListenConfig).Listen(ctx, a.network, a.String())
+}
+
+// A unixListener removes its socket, if it is still the one at path, when it
+// is closed.
+type unixListener struct {
+	*net.UnixListener
+	path   string
+	socket os.FileInfo
+}
+
+// listenUnix listens on a socket at path that is for its owner alone. It
+// replaces one that nobody answers on.
+func listenUnix(path string) (net.Listener, error) {
+	if old, err := os.Lstat(path); err == nil {
+		if old.Mode().Type() != os.ModeSocket {
+			return nil, errors.New("is there already, and no socket")
+		}
+		conn, err := net.DialTimeout("unix", path, time.Second)
+		if busy, ok := err.(net.Error); err == nil || ok && busy.Timeout() {
+			if err == nil {
+				conn.Close()
+			}
+			return nil, errors.New("address already in use")
+		}
+		if errors.Is(err, os.ErrPermission) {
+			return nil, err
+		}
+	}
+	// In a folder of its own nobody can connect before the mode is set, and
+	// its new name replaces an old socket without a moment in between.
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".cpunc")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	hidden := filepath.Join(dir, "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l := &unixListener{UnixListener: ln, path: path}
+	if err = os.Chmod(hidden, 0o600); err == nil {
+		if l.socket, err = os.Lstat(hidden); err == nil {
+			err = os.Rename(hidden, path)
+		}
+	}
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
+func (l *unixListener) Close() error {
+	if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.socket) {
+		os.Remove(l.path)
+	}
+	return l.UnixListener.Close()
 }
 
 // reachable names this host and its addresses, when addr means all of them.
@@ -305,22 +378,26 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 }
 
 // handle serves one connection, and logs what was asked for.
-func (srv *server) handle(ctx context.Context, conn net.Conn) {
+func (srv *server) handle(ctx context.Context, conn net.Conn) error {
 	s := &session{sampler: srv.sampler}
 	if srv.verbose == 0 {
-		s.serve(ctx, conn)
-		return
+		return s.serve(ctx, conn)
 	}
-	client := conn.RemoteAddr()
-	log.Printf("%v: connected", client)
+	client := conn.RemoteAddr().String()
+	if client == "" || client == "@" { // at the other end of a Unix socket
+		client = "unix socket"
+	}
+	log.Printf("%s: connected", client)
 	if srv.verbose > 1 {
-		s.trace = func(request string) { log.Printf("%v: %s", client, request) }
+		s.trace = func(request string) { log.Printf("%s: %s", client, request) }
 	}
+	err := s.serve(ctx, conn)
 	end := "closed"
-	if err := s.serve(ctx, conn); err != nil {
+	if err != nil {
 		end = "cut off: " + cause(err).Error()
 	}
-	log.Printf("%v: %s, asked%s", client, end, s.requests())
+	log.Printf("%s: %s, asked%s", client, end, s.requests())
+	return err
 }
 
 // requests says how often each word was asked for.

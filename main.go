@@ -1,8 +1,9 @@
 /*
 Cpunc is netcat for CPU readings.
 
-	cpunc [flags] [host [port]]       dial: ask every second, print one line an answer
-	cpunc -l [flags] [[host] port]    listen: answer everyone who connects
+	cpunc [flags] [host [port]]         dial: ask every second, print one line an answer
+	cpunc [flags] host[:port] ...       dial several: one line a tick, columns side by side
+	cpunc -l [flags] [[host] port | -]  listen: answer everyone who connects
 
 A listener answers each word that it is sent with one line of numbers:
 
@@ -71,13 +72,15 @@ func usagef(format string, args ...any) error {
 // options are the flags, read.
 type options struct {
 	listen, once, keep, ask bool
+	time, header            bool
 	ipv4, ipv6              bool
 	help, version           bool
 	verbose                 int
-	port                    string
+	port, socket            string
+	commands                cli.StringSlice
 	interval, wait          seconds
 	count                   positive
-	read                    readingList
+	read                    wordList
 }
 
 // Flags that mean something only when dialing, or only when listening, are in
@@ -91,22 +94,29 @@ const (
 func newApp(opt *options) *cli.App {
 	opt.interval = seconds{time.Second, true}
 	opt.wait = seconds{10 * time.Second, false}
-	opt.read = readingList{cpuWord}
+	opt.read = wordList{words: []word{cpuWord}}
 	cli.HelpFlag = nil // the library's help takes operands for topics
 	cli.FlagStringer = describe
 	return &cli.App{
-		Name:           "cpunc",
-		HideHelp:       true,
-		HideVersion:    true, // the library's takes -v
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
-		ExitErrHandler: func(*cli.Context, error) {}, // main alone exits
+		Name:                      "cpunc",
+		DisableSliceFlagSeparator: true, // a command may have commas
+		HideHelp:                  true,
+		HideVersion:               true, // the library's takes -v
+		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
+		ExitErrHandler:            func(*cli.Context, error) {}, // main alone exits
 		Flags: []cli.Flag{
 			&cli.GenericFlag{Name: "interval", Aliases: []string{"i"}, Value: &opt.interval, Category: dialing,
 				Usage: "`SECONDS` between polls, or 500ms, 1m; 0: no pause (1)"},
 			&cli.GenericFlag{Name: "count", Aliases: []string{"c"}, Value: &opt.count, Category: dialing,
 				Usage: "stop after `N` lines"},
 			&cli.GenericFlag{Name: "read", Aliases: []string{"r"}, Value: &opt.read, Category: dialing,
-				Usage: "ask for `WORDS`: cpu,cores,modes,load (cpu)"},
+				Usage: "ask for `WORDS`: cpu,cores,modes,load (cpu); -: as standard input says"},
+			&cli.BoolFlag{Name: "time", Aliases: []string{"t"}, Destination: &opt.time, Category: dialing,
+				Usage: "put the UTC time in front"},
+			&cli.BoolFlag{Name: "header", Aliases: []string{"H"}, Destination: &opt.header, Category: dialing,
+				Usage: "first name the columns, behind a #"},
+			&cli.StringSliceFlag{Name: "exec", Aliases: []string{"e"}, Destination: &opt.commands, Category: dialing,
+				Usage: "dial the standard input and output of `COMMAND`; again for more"},
 			&cli.GenericFlag{Name: "wait", Aliases: []string{"w"}, Value: &opt.wait, Category: dialing,
 				Usage: "wait `SECONDS` for a connection or an answer (10)"},
 			&cli.BoolFlag{Name: "ask", Destination: &opt.ask, Category: dialing,
@@ -118,9 +128,11 @@ func newApp(opt *options) *cli.App {
 				Usage: "listen on `PORT` (5000)"},
 			&cli.BoolFlag{Name: "once", Aliases: []string{"1"}, Destination: &opt.once, Category: listening,
 				Usage: "serve one connection, then exit"},
-			&cli.BoolFlag{Name: "keep", Aliases: []string{"k"}, Destination: &opt.keep, Category: listening,
-				Usage: "keep listening, as -l does anyway"},
 
+			&cli.StringFlag{Name: "unix", Aliases: []string{"U"}, Destination: &opt.socket, Category: either,
+				Usage: "use the Unix socket `PATH`"},
+			&cli.BoolFlag{Name: "keep", Aliases: []string{"k"}, Destination: &opt.keep, Category: either,
+				Usage: "keep going: dial again, print nan meanwhile; -l does anyway"},
 			&cli.BoolFlag{Name: "4", Destination: &opt.ipv4, Category: either,
 				Usage: "IPv4 only"},
 			&cli.BoolFlag{Name: "6", Destination: &opt.ipv6, Category: either,
@@ -138,8 +150,9 @@ func newApp(opt *options) *cli.App {
 
 const help = `cpunc: netcat for CPU readings
 
-cpunc [flags] [host [port]]       dial: ask every second, print one line an answer
-cpunc -l [flags] [[host] port]    listen: answer everyone who connects
+cpunc [flags] [host [port]]         dial: ask every second, print one line an answer
+cpunc [flags] host[:port] ...       dial several: one line a tick, columns side by side
+cpunc -l [flags] [[host] port | -]  listen: answer everyone who connects; -: on stdio
 {{range .VisibleFlagCategories}}
 {{.Name}}:
 {{range .Flags}}  {{.}}
@@ -255,75 +268,134 @@ func start(c *cli.Context, opt *options) error {
 			return usagef("%s means nothing when %s", dashed(name), strings.ToLower(mode))
 		}
 	}
+	if opt.read.stdin && c.IsSet("interval") {
+		return usagef("--interval means nothing with -r -, which has no clock")
+	}
+	addrs, err := addresses(opt, c.Args().Slice())
+	if err != nil {
+		return usageError{err}
+	}
+	if opt.listen {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		return listen(ctx, opt, addrs[0])
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return dial(ctx, opt, addrs)
+}
+
+// An address is what to dial or to listen on. In the networks that are not
+// TCP, host is a path or a command.
+type address struct{ network, host, port string }
+
+const (
+	memory  = "memory"  // this machine, with no network between
+	stdio   = "stdio"   // our standard input and output
+	socket  = "unix"    // a Unix socket
+	command = "command" // a command's standard input and output
+)
+
+func (a address) String() string {
+	switch a.network {
+	case memory:
+		return "this machine"
+	case stdio:
+		return "standard input"
+	case socket, command:
+		return a.host
+	}
+	return net.JoinHostPort(a.host, a.port)
+}
+
+// label is a's name in a header, where white space parts the columns.
+func (a address) label() string {
+	return strings.Join(strings.Fields(a.String()), "_")
+}
+
+// addresses gives what the flags and operands say to dial, or to listen on:
+// then there is one.
+func addresses(opt *options, operands []string) ([]address, error) {
 	network := "tcp"
 	switch {
 	case opt.ipv4 && opt.ipv6:
-		return usagef("-4 and -6 exclude each other")
+		return nil, errors.New("-4 and -6 exclude each other")
 	case opt.ipv4:
 		network = "tcp4"
 	case opt.ipv6:
 		network = "tcp6"
 	}
-	operands := c.Args().Slice()
-	if opt.listen {
-		addr, err := listenAddress(network, operands, opt.port)
+	commands := opt.commands.Value()
+	var addrs []address
+	var err error
+	switch {
+	case opt.socket != "":
+		addrs = []address{{network: socket, host: opt.socket}}
+	case len(commands) > 0:
+		for _, c := range commands {
+			addrs = append(addrs, address{network: command, host: c})
+		}
+	case opt.listen && slices.Equal(operands, []string{"-"}):
+		operands = nil
+		addrs = []address{{network: stdio}}
+	case opt.listen:
+		addrs, err = listenAddress(network, operands, opt.port)
+		return addrs, err
+	case len(operands) > 0:
+		return dialAddresses(network, operands)
+	default:
+		addrs = []address{{network: memory}}
+	}
+	switch a := addrs[0]; {
+	case opt.socket != "" && len(commands) > 0:
+		err = errors.New("--unix and --exec exclude each other")
+	case len(operands) > 0:
+		err = fmt.Errorf("%q and %q: one too many to connect to", a, operands[0])
+	case network != "tcp":
+		err = fmt.Errorf("-4 and -6 mean nothing for %s", a)
+	case opt.port != "":
+		err = fmt.Errorf("--port means nothing for %s", a)
+	case a.network == stdio && opt.once, a.network == stdio && opt.keep:
+		err = errors.New("--once and --keep mean nothing for standard input")
+	}
+	return addrs, err
+}
+
+// testOnlyDefaultPort is the port of addresses that have none.
+var testOnlyDefaultPort = "5000"
+
+// dialAddresses reads the operands of dial mode: host [port], or several
+// hosts. A second one that is a number is a port; where there are just two, so
+// is the name of a service.
+func dialAddresses(network string, operands []string) (addrs []address, err error) {
+	first, rest := operands[0], operands[1:]
+	port := ""
+	if len(rest) > 0 && (isNumber(rest[0]) || len(rest) == 1 && isService(rest[0])) {
+		port, rest = rest[0], rest[1:]
+	}
+	for _, host := range append([]string{first}, rest...) {
+		if isNumber(host) {
+			return nil, fmt.Errorf("%s is a port without a host (to serve: cpunc -l %[1]s, to dial: cpunc localhost %[1]s)", host)
+		}
+		addr, err := parseAddress(network, host, port, 1)
 		if err != nil {
-			return usageError{err}
+			return nil, err
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		return listen(ctx, opt, addr)
+		addrs = append(addrs, addr)
+		port = ""
 	}
-	addr, err := dialAddress(network, operands)
-	if err != nil {
-		return usageError{err}
-	}
-	if addr.network == "" && network != "tcp" {
-		return usagef("-4 and -6 mean nothing without a host")
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	return dial(ctx, opt, addr)
-}
-
-// An address is what to dial or to listen on. Without a network it is this
-// machine itself.
-type address struct{ network, host, port string }
-
-func (a address) String() string {
-	if a.network == "" {
-		return "this machine"
-	}
-	return net.JoinHostPort(a.host, a.port)
-}
-
-const defaultPort = "5000"
-
-// dialAddress reads the operands of dial mode: [host [port]].
-func dialAddress(network string, operands []string) (address, error) {
-	switch len(operands) {
-	case 0:
-		return address{}, nil
-	case 1:
-		if isNumber(operands[0]) {
-			return address{}, fmt.Errorf("%s is a port without a host (to serve: cpunc -l %[1]s, to dial: cpunc localhost %[1]s)", operands[0])
-		}
-		return parseAddress(network, operands[0], "", 1)
-	case 2:
-		return parseAddress(network, operands[0], operands[1], 1)
-	}
-	return address{}, fmt.Errorf("one host and one port at most: %q", operands)
+	return addrs, nil
 }
 
 // listenAddress reads the operands of listen mode, [[host] port], and the port
 // of -p.
-func listenAddress(network string, operands []string, port string) (address, error) {
+func listenAddress(network string, operands []string, port string) ([]address, error) {
 	host := "localhost"
 	switch {
 	case len(operands) > 2:
-		return address{}, fmt.Errorf("one host and one port at most: %q", operands)
+		return nil, fmt.Errorf("one host and one port at most: %q", operands)
 	case len(operands) > 0 && port != "" && (len(operands) == 2 || isNumber(operands[0])):
-		return address{}, fmt.Errorf("two ports: %s and %q", port, operands[len(operands)-1])
+		return nil, fmt.Errorf("two ports: %s and %q", port, operands[len(operands)-1])
 	case len(operands) == 2:
 		host, port = operands[0], operands[1]
 	case len(operands) == 1 && isNumber(operands[0]):
@@ -331,7 +403,8 @@ func listenAddress(network string, operands []string, port string) (address, err
 	case len(operands) == 1:
 		host = operands[0]
 	}
-	return parseAddress(network, host, port, 0)
+	addr, err := parseAddress(network, host, port, 0)
+	return []address{addr}, err
 }
 
 // parseAddress reads a host, host:port or [host]:port. The port may also be
@@ -353,17 +426,22 @@ func parseAddress(network, s, port string, lowest int) (address, error) {
 		}
 		port = own
 	}
-	if host == "" {
+	if host == "" || host == "-" {
 		return address{}, fmt.Errorf("%q names no host", s)
 	}
 	if port == "" {
-		port = defaultPort
+		port = testOnlyDefaultPort
 	}
 	n, err := net.LookupPort("tcp", port)
 	if err != nil || n < lowest {
 		return address{}, fmt.Errorf("%q is no port", port)
 	}
 	return address{network, host, strconv.Itoa(n)}, nil
+}
+
+func isService(s string) bool {
+	_, err := net.LookupPort("tcp", s)
+	return err == nil
 }
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
@@ -432,21 +510,32 @@ func (p *positive) Set(text string) error {
 	return nil
 }
 
-// readingList is a flag's value: words with commas between.
-type readingList []word
+// wordList is a flag's value: words with commas between, or - for what standard
+// input says.
+type wordList struct {
+	words []word
+	stdin bool
+}
 
-func (l *readingList) String() string {
+func (l *wordList) String() string {
+	if l.stdin {
+		return "-"
+	}
 	var names []string
-	for _, w := range *l {
+	for _, w := range l.words {
 		names = append(names, w.String())
 	}
 	return strings.Join(names, ",")
 }
 
-func (l *readingList) Set(text string) error {
+func (l *wordList) Set(text string) error {
+	if text == "-" {
+		*l = wordList{stdin: true}
+		return nil
+	}
 	ws, err := parseReadings(strings.Split(text, ","))
 	if err == nil {
-		*l = ws
+		*l = wordList{words: ws}
 	}
 	return err
 }

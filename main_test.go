@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/shirou/gopsutil/v3/cpu"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files of the scripts")
@@ -34,9 +35,30 @@ func TestMain(m *testing.M) {
 			// A script that replaces its proc/stat must not meet a history
 			// that was quicker: first answers count from the start.
 			testOnlyHistory = time.Hour
+			if port := os.Getenv("DEFAULT_PORT"); port != "" {
+				testOnlyDefaultPort = port
+			}
+			if percent, err := strconv.ParseFloat(os.Getenv("STEADY"), 64); err == nil {
+				testOnlyTimes = steady(percent)
+			}
 			main()
 		},
 	})
+}
+
+// steady reads counters, from the file that $HOST_PROC names, that move as those
+// of a machine that is always busy to the same percentage.
+func steady(percent float64) func(bool) ([]cpu.TimesStat, error) {
+	start := time.Now()
+	return func(percpu bool) ([]cpu.TimesStat, error) {
+		ticks := 1e6 + time.Since(start).Seconds()*100
+		counters := fmt.Sprintf(" %f 0 0 %f 0 0 0 0 0 0\n", ticks*percent/100, ticks*(100-percent)/100)
+		stat := filepath.Join(os.Getenv("HOST_PROC"), "stat")
+		if err := os.WriteFile(stat, []byte("cpu "+counters+"cpu0"+counters+"intr 0\n"), 0o666); err != nil {
+			return nil, err
+		}
+		return cpu.Times(percpu)
+	}
 }
 
 func TestScripts(t *testing.T) {
@@ -59,6 +81,9 @@ func TestScripts(t *testing.T) {
 			"exits":      exits,
 			"waitlisten": waitListen,
 			"waitfile":   waitFile,
+			"gone":       gone,
+			"freeport":   freePort,
+			"waitport":   waitPort,
 			"terminate":  terminate,
 			"serve":      serveCanned,
 		},
@@ -105,19 +130,54 @@ func waitListen(ts *testscript.TestScript, neg bool, args []string) {
 	})
 	ts.Check(os.Remove(ready))
 	addr, pid, _ := strings.Cut(string(content), " ")
-	host, port, err := net.SplitHostPort(addr)
-	ts.Check(err)
+	host, port, _ := net.SplitHostPort(addr) // a Unix socket has neither
 	ts.Setenv("HOST", host)
 	ts.Setenv("PORT", port)
 	ts.Setenv("PID", pid)
 }
 
-// waitFile waits until a line is in the file.
+// freePort sets $PORT to one that nobody listens on now, for programs that
+// can't take a free one themselves.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	ts.Setenv("PORT", port)
+}
+
+// waitPort waits until somebody listens on $PORT.
+func waitPort(ts *testscript.TestScript, neg bool, args []string) {
+	eventually(ts, "port "+ts.Getenv("PORT"), func() bool {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+ts.Getenv("PORT"))
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// waitFile waits until a line is in the file: any, or the one that is its
+// second argument.
 func waitFile(ts *testscript.TestScript, neg bool, args []string) {
+	line := "\n"
+	if len(args) > 1 {
+		line = args[1] + line
+	}
 	eventually(ts, args[0], func() bool {
 		content, _ := os.ReadFile(ts.MkAbs(args[0]))
-		return bytes.HasSuffix(content, []byte("\n"))
+		return bytes.Contains(content, []byte(line))
 	})
+}
+
+// gone checks that no process has the number that is in a file.
+func gone(ts *testscript.TestScript, neg bool, args []string) {
+	number := strings.TrimSpace(ts.ReadFile(args[0]))
+	pid, err := strconv.Atoi(number)
+	ts.Check(err)
+	process, err := os.FindProcess(pid)
+	ts.Check(err)
+	eventually(ts, "end of "+number, func() bool { return process.Signal(syscall.Signal(0)) != nil })
 }
 
 // terminate sends SIGTERM, for which kill has no name, to the process whose
@@ -263,7 +323,12 @@ func TestAddresses(t *testing.T) {
 		{"::1 6000", "[::1]:6000"},
 		{"fe80::1%eth0", "[fe80::1%eth0]:5000"},
 		{"web1:http", "web1:80"},
+		{"web1 web2", "web1:5000 web2:5000"},
+		{"web1 web2:6000 web3", "web1:5000 web2:6000 web3:5000"},
+		{"web1 6000 web2", "web1:6000 web2:5000"},
+		{"web1 http web2", "web1:5000 http:5000 web2:5000"},
 
+		{"web1 web2 6000", "error"},
 		{"6000", "error"},
 		{"web1 0", "error"},
 		{"web1 99999", "error"},
@@ -274,8 +339,11 @@ func TestAddresses(t *testing.T) {
 		{"[::1", "error"},
 		{"a:b:c", "error"},
 	} {
-		addr, err := dialAddress("tcp", strings.Fields(test.operands))
-		got := addr.String()
+		addrs, err := addresses(new(options), strings.Fields(test.operands))
+		got := strings.Trim(fmt.Sprint(addrs), "[]")
+		if len(addrs) == 1 {
+			got = addrs[0].String() // has brackets of its own
+		}
 		if err != nil {
 			got = "error"
 		}
@@ -293,15 +361,21 @@ func TestAddresses(t *testing.T) {
 		{"", "6000", "localhost:6000"},
 		{"0.0.0.0", "6000", "0.0.0.0:6000"},
 		{"web1:6000", "", "web1:6000"},
+		{"-", "", "standard input"},
 
+		{"- 6000", "", "error"},
+		{"-", "6000", "error"},
 		{"web1 6000", "6000", "error"},
 		{"6000", "6000", "error"},
 		{"99999", "", "error"},
 		{"", "x", "error"},
 		{"a 1 2", "", "error"},
 	} {
-		addr, err := listenAddress("tcp", strings.Fields(test.operands), test.port)
-		got := addr.String()
+		addrs, err := addresses(&options{listen: true, port: test.port}, strings.Fields(test.operands))
+		got := ""
+		if len(addrs) == 1 {
+			got = addrs[0].String()
+		}
 		if err != nil {
 			got = "error"
 		}

@@ -98,8 +98,11 @@ type sampler struct {
 // testOnlyHistory is the time between two samples of the history.
 var testOnlyHistory = time.Second
 
+// testOnlyTimes reads the counters.
+var testOnlyTimes = cpu.Times
+
 func newSampler() *sampler {
-	return &sampler{times: cpu.Times, avg: load.Avg}
+	return &sampler{times: testOnlyTimes, avg: load.Avg}
 }
 
 // run keeps the history until ctx is done.

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A duplex is a connection over two one-way streams, such as standard input
+// and output. Those may know no deadlines; the pipes in memory that lie
+// between do.
+type duplex struct {
+	net.Conn // what is written here goes to the writer
+	in       net.Conn
+	name     string
+	written  chan struct{} // closed when the writer has it all
+}
+
+func newDuplex(r io.Reader, w io.Writer, name string) *duplex {
+	in, received := net.Pipe()
+	out, sending := net.Pipe()
+	d := &duplex{Conn: out, in: in, name: name, written: make(chan struct{})}
+	go func() { // ends with r, or with the first byte after Close
+		io.Copy(received, r)
+		received.Close()
+	}()
+	go func() { // ends with Close, or when w fails
+		io.Copy(w, sending)
+		sending.Close()
+		close(d.written)
+	}()
+	return d
+}
+
+func (d *duplex) Read(p []byte) (int, error)        { return d.in.Read(p) }
+func (d *duplex) SetReadDeadline(t time.Time) error { return d.in.SetReadDeadline(t) }
+func (d *duplex) RemoteAddr() net.Addr              { return &net.UnixAddr{Name: d.name, Net: d.name} }
+
+// Close gives what was written a moment to get out.
+func (d *duplex) Close() error {
+	d.Conn.Close()
+	select {
+	case <-d.written:
+	case <-time.After(leaveTime):
+	}
+	return d.in.Close()
+}
+
+// A process is a connection to a command's standard input and output.
+type process struct {
+	*duplex
+	cmd      *exec.Cmd
+	to, from *os.File
+	ended    chan struct{} // closed when the command has
+	err      error         // how it did, then
+}
+
+// startProcess starts command in a shell. Its standard error is ours.
+func startProcess(command string) (net.Conn, error) {
+	shell := []string{"sh", "-c"}
+	switch runtime.GOOS {
+	case "windows":
+		shell = []string{"cmd", "/c"}
+	case "plan9":
+		shell = []string{"rc", "-c"}
+	}
+	p := &process{cmd: exec.Command(shell[0], shell[1], command), ended: make(chan struct{})}
+	stdin, to, err := os.Pipe()
+	var stdout *os.File
+	if err == nil {
+		p.to = to
+		p.from, stdout, err = os.Pipe()
+	}
+	if err == nil {
+		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, os.Stderr
+		err = p.cmd.Start()
+	}
+	stdin.Close()
+	stdout.Close()
+	if err != nil {
+		p.to.Close()
+		p.from.Close()
+		return nil, fmt.Errorf("run %q: %w", command, cause(err))
+	}
+	go func() { // ends with the command, and Close ends that
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	p.duplex = newDuplex(p.from, p.to, command)
+	return p, nil
+}
+
+// Read gives, at the end of the command's output, also how the command failed.
+func (p *process) Read(b []byte) (int, error) {
+	n, err := p.duplex.Read(b)
+	if err == io.EOF && p.wait() && p.err != nil {
+		err = p.err
+	}
+	return n, err
+}
+
+// Close ends the command by the end of its input, or else by SIGTERM a moment
+// later, and by SIGKILL at last, with all that it started. They are in our
+// process group, so that ssh can ask for a password and Ctrl-C reaches them.
+func (p *process) Close() error {
+	p.duplex.Close()
+	p.to.Close()
+	p.from.Close()
+	if p.wait() {
+		return nil
+	}
+	family := []*os.Process{p.cmd.Process}
+	for _, signal := range []os.Signal{syscall.SIGTERM, os.Kill} {
+		family = descendants(family)
+		for _, member := range family {
+			member.Signal(signal)
+		}
+		p.wait()
+	}
+	return nil
+}
+
+// wait gives the command a moment to end, and says whether it has.
+func (p *process) wait() bool {
+	select {
+	case <-p.ended:
+		return true
+	case <-time.After(leaveTime):
+		return false
+	}
+}
+
+// descendants adds to family the processes that its members started, and so
+// on. Where ps can't tell, there are none.
+func descendants(family []*os.Process) []*os.Process {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	table, _ := exec.CommandContext(ctx, "ps", "-A", "-o", "pid,ppid").Output()
+	children := map[int][]int{}
+	for row := range strings.Lines(string(table)) {
+		var pid, parent int
+		if n, _ := fmt.Sscan(row, &pid, &parent); n == 2 {
+			children[parent] = append(children[parent], pid)
+		}
+	}
+	known := map[int]bool{}
+	for _, member := range family {
+		known[member.Pid] = true
+	}
+	for i := 0; i < len(family); i++ {
+		for _, pid := range children[family[i].Pid] {
+			// On Linux, what is found keeps its identity when its number is
+			// used again.
+			if child, err := os.FindProcess(pid); err == nil && !known[pid] {
+				known[pid] = true
+				family = append(family, child)
+			}
+		}
+	}
+	return family
+}
