@@ -91,8 +91,11 @@ const (
 	either    = "Either"
 )
 
+// testOnlyInterval is the time between polls where the flags do not say.
+var testOnlyInterval = time.Second
+
 func newApp(opt *options) *cli.App {
-	opt.interval = seconds{time.Second, true}
+	opt.interval = seconds{testOnlyInterval, true}
 	opt.wait = seconds{10 * time.Second, false}
 	opt.read = wordList{words: []word{cpuWord}}
 	cli.HelpFlag = nil // the library's help takes operands for topics

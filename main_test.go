@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 			if port := os.Getenv("DEFAULT_PORT"); port != "" {
 				testOnlyDefaultPort = port
 			}
+			if d, err := time.ParseDuration(os.Getenv("INTERVAL")); err == nil {
+				testOnlyInterval = d
+			}
 			if percent, err := strconv.ParseFloat(os.Getenv("STEADY"), 64); err == nil {
 				testOnlyTimes = steady(percent)
 			}
@@ -66,6 +69,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	readme := readReadme(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		UpdateScripts:       *update,
@@ -82,6 +86,7 @@ func TestScripts(t *testing.T) {
 			"waitlisten": waitListen,
 			"waitfile":   waitFile,
 			"gone":       gone,
+			"recipe":     func(ts *testscript.TestScript, neg bool, args []string) { writeRecipe(ts, readme, args[0]) },
 			"freeport":   freePort,
 			"waitport":   waitPort,
 			"terminate":  terminate,
@@ -231,6 +236,54 @@ func serveCanned(ts *testscript.TestScript, neg bool, args []string) {
 			}()
 		}
 	}()
+}
+
+// readReadme gives the recipes of the README by name, with nothing for those
+// that can't be run.
+func readReadme(t *testing.T) map[string]string {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipes := map[string]string{}
+	blocks := regexp.MustCompile("(?ms)^(?:<!-- (.*?) -->\n)?```(sh|ini)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1)
+	for _, block := range blocks {
+		comment, code := block[1], block[3]
+		if strings.HasPrefix(comment, "not run: ") {
+			continue
+		}
+		kind, name, ok := strings.Cut(comment, ": ")
+		if name, _, _ = strings.Cut(name, ";"); !ok || kind != "recipe" && kind != "unit" {
+			t.Errorf("a recipe that is neither named nor excused:\n%s", code)
+			continue
+		}
+		if kind == "recipe" {
+			name += ".sh"
+		}
+		recipes[name] = code
+	}
+	script, err := os.ReadFile("testdata/recipes.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range recipes {
+		if !bytes.Contains(script, []byte("recipe "+strings.TrimSuffix(name, ".sh")+"\n")) {
+			t.Errorf("testdata/recipes.txtar does not try %s", name)
+		}
+	}
+	return recipes
+}
+
+// writeRecipe writes a recipe of the README to a file: NAME.sh, or a unit.
+func writeRecipe(ts *testscript.TestScript, recipes map[string]string, name string) {
+	code, ok := recipes[name]
+	if !ok {
+		name += ".sh"
+		if code, ok = recipes[name]; !ok {
+			ts.Fatalf("the README has no recipe %s", name)
+		}
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(name), []byte(code), 0o666))
 }
 
 // The help, the README and the manual page name the same flags.
