@@ -68,8 +68,9 @@ func thisMachine() net.Conn {
 	client, server := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	smp := newSampler()
-	go smp.run(ctx)
+	go func() { defer onPanic(); smp.run(ctx) }()
 	go func() {
+		defer onPanic()
 		defer cancel()
 		(&session{sampler: smp}).serve(ctx, server)
 	}()
@@ -239,6 +240,15 @@ type line struct {
 	answered bool     // by any host
 }
 
+// value is column i as a number; NaN for a gap.
+func (l line) value(i int) float64 {
+	x, err := strconv.ParseFloat(l.columns[i], 64)
+	if err != nil {
+		return math.NaN()
+	}
+	return x
+}
+
 // errEnd ends the polling with nothing having failed.
 var errEnd = errors.New("end of polling")
 
@@ -252,7 +262,7 @@ func (p *poller) run(ctx context.Context) error {
 	p.results = make(chan result, len(p.hosts)) // a host never has two under way
 	for _, h := range p.hosts {
 		h.requests = make(chan request, 1)
-		sessions.Go(func() { p.converse(ctx, h) })
+		sessions.Go(func() { defer onPanic(); p.converse(ctx, h) })
 	}
 	if err := p.poll(ctx); err != errEnd {
 		return err
@@ -454,7 +464,7 @@ func (p *poller) converse(ctx context.Context, h *host) {
 			log.Printf("%v; dialing again", err)
 		}
 		redialed := make(chan net.Conn)
-		go func() { redialed <- p.redial(ctx, h) }()
+		go func() { defer onPanic(); redialed <- p.redial(ctx, h) }()
 		for conn = nil; conn == nil; {
 			select {
 			case conn = <-redialed:
@@ -597,17 +607,34 @@ func dial(ctx context.Context, opt *options, addrs []address) error {
 			out.timeFormat = "2006-01-02T15:04:05.000Z"
 		}
 	}
+	breaks := make(chan func() bool)
+	p.breaks = breaks
+	show := func(line) {}
+	if opt.graph {
+		g, err := openGraph(newChart(opt, p.hosts), breaks)
+		if err != nil {
+			return err
+		}
+		defer g.close()
+		var drawing sync.WaitGroup
+		defer drawing.Wait()
+		defer cancel()
+		drawing.Go(func() { defer onPanic(); g.run(ctx, cancel) })
+		show = func(l line) { g.emit(ctx, l) }
+		if isTerminal(os.Stdout) {
+			out.w = io.Discard
+		}
+	}
 	p.emit = func(l line) error {
 		if opt.verbose > 0 {
 			sum.add(l)
 		}
+		show(l)
 		return out.print(l)
 	}
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, os.Interrupt)
 	defer signal.Stop(interrupts)
-	breaks := make(chan func() bool)
-	p.breaks = breaks
 	go func() {
 		for {
 			select {
@@ -745,31 +772,21 @@ func watchReader(gone func()) (stop func()) {
 // A summary is what -v says at the end of each column, as ping does.
 type summary struct {
 	names   []string
-	columns map[string]*extremes
-}
-
-type extremes struct {
-	n             int
-	min, max, sum float64
+	columns map[string]*extent
 }
 
 func (s *summary) add(l line) {
 	if s.columns == nil {
-		s.columns = map[string]*extremes{}
+		s.columns = map[string]*extent{}
 	}
 	for i, name := range l.names {
-		x, err := strconv.ParseFloat(l.columns[i], 64)
-		if err != nil || math.IsNaN(x) {
-			continue
-		}
 		e := s.columns[name]
 		if e == nil {
-			e = &extremes{min: x, max: x}
+			e = new(extent)
 			s.columns[name] = e
 			s.names = append(s.names, name)
 		}
-		e.n++
-		e.min, e.max, e.sum = min(e.min, x), max(e.max, x), e.sum+x
+		e.add(l.value(i))
 	}
 }
 
@@ -778,7 +795,32 @@ func (s *summary) print(hosts []*host) {
 		log.Printf("%s: %d polls, %d answers, %d lost", h, h.polled, h.answered, h.polled-h.answered)
 	}
 	for _, name := range s.names {
-		e := s.columns[name]
-		log.Printf("%s: min/avg/max %.2f/%.2f/%.2f", name, e.min, e.sum/float64(e.n), e.max)
+		if e := s.columns[name]; e.n > 0 {
+			log.Printf("%s: min/avg/max %.2f/%.2f/%.2f", name, e.min, e.sum/float64(e.n), e.max)
+		}
 	}
+}
+
+// An extent is how far some values reach; gaps are none.
+type extent struct {
+	n             int
+	min, max, sum float64
+}
+
+func (e *extent) add(x float64) {
+	if math.IsNaN(x) {
+		return
+	}
+	if e.n == 0 {
+		e.min, e.max = x, x
+	}
+	e.n++
+	e.min, e.max, e.sum = min(e.min, x), max(e.max, x), e.sum+x
+}
+
+func (e extent) String() string {
+	if e.n == 0 {
+		return "no readings"
+	}
+	return fmt.Sprintf("min %.1f avg %.1f max %.1f", e.min, e.sum/float64(e.n), e.max)
 }

@@ -34,6 +34,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"math"
 	"net"
@@ -45,6 +46,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -72,6 +74,8 @@ func usagef(format string, args ...any) error {
 // options are the flags, read.
 type options struct {
 	listen, once, keep, ask bool
+	graph                   bool
+	window                  seconds
 	time, header            bool
 	ipv4, ipv6              bool
 	help, version           bool
@@ -88,7 +92,7 @@ type options struct {
 const (
 	dialing   = "Dialing"
 	listening = "Listening"
-	either    = "Either"
+	either    = "Both"
 )
 
 // testOnlyInterval is the time between polls where the flags do not say.
@@ -97,9 +101,9 @@ var testOnlyInterval = time.Second
 func newApp(opt *options) *cli.App {
 	opt.interval = seconds{testOnlyInterval, true}
 	opt.wait = seconds{10 * time.Second, false}
+	opt.window = seconds{time.Minute, false}
 	opt.read = wordList{words: []word{cpuWord}}
 	cli.HelpFlag = nil // the library's help takes operands for topics
-	cli.FlagStringer = describe
 	return &cli.App{
 		Name:                      "cpunc",
 		DisableSliceFlagSeparator: true, // a command may have commas
@@ -118,6 +122,10 @@ func newApp(opt *options) *cli.App {
 				Usage: "put the UTC time in front"},
 			&cli.BoolFlag{Name: "header", Aliases: []string{"H"}, Destination: &opt.header, Category: dialing,
 				Usage: "first name the columns, behind a #"},
+			&cli.BoolFlag{Name: "graph", Aliases: []string{"g"}, Destination: &opt.graph, Category: dialing,
+				Usage: "draw a live chart on the terminal"},
+			&cli.GenericFlag{Name: "window", Value: &opt.window, Category: dialing,
+				Usage: "`SECONDS` on the chart's time axis (60)"},
 			&cli.StringSliceFlag{Name: "exec", Aliases: []string{"e"}, Destination: &opt.commands, Category: dialing,
 				Usage: "dial the standard input and output of `COMMAND`; again for more"},
 			&cli.GenericFlag{Name: "wait", Aliases: []string{"w"}, Value: &opt.wait, Category: dialing,
@@ -151,35 +159,42 @@ func newApp(opt *options) *cli.App {
 	}
 }
 
-const help = `cpunc: netcat for CPU readings
+const synopsis = `cpunc: netcat for CPU readings
 
 cpunc [flags] [host [port]]         dial: ask every second, print one line an answer
 cpunc [flags] host[:port] ...       dial several: one line a tick, columns side by side
 cpunc -l [flags] [[host] port | -]  listen: answer everyone who connects; -: on stdio
-{{range .VisibleFlagCategories}}
-{{.Name}}:
-{{range .Flags}}  {{.}}
-{{end}}{{end}}`
+`
 
-// describe makes the line of a flag in the help.
-func describe(f cli.Flag) string {
-	doc := f.(cli.DocGenerationFlag)
-	usage := doc.GetUsage()
-	var value string
-	if before, rest, ok := strings.Cut(usage, "`"); ok {
-		name, after, _ := strings.Cut(rest, "`")
-		value, usage = " "+name, before+name+after
+// printHelp writes a page about the flags, a line each.
+func printHelp(w io.Writer, flags []cli.Flag) error {
+	page := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprint(page, synopsis)
+	for _, category := range []string{dialing, listening, either} {
+		fmt.Fprintf(page, "\n%s:\n", category)
+		for _, f := range flags {
+			if f.(cli.CategorizableFlag).GetCategory() != category {
+				continue
+			}
+			usage := f.(cli.DocGenerationFlag).GetUsage()
+			var value string // is quoted where the usage names it
+			if before, rest, ok := strings.Cut(usage, "`"); ok {
+				name, after, _ := strings.Cut(rest, "`")
+				value, usage = " "+name, before+name+after
+			}
+			names := slices.Clone(f.Names())
+			slices.Reverse(names)
+			indent := "  "
+			if len(names) == 1 && len(names[0]) > 1 {
+				indent = "      " // where others have a letter
+			}
+			for i, name := range names {
+				names[i] = dashed(name)
+			}
+			fmt.Fprintf(page, "%s%s%s\t%s\n", indent, strings.Join(names, ", "), value, usage)
+		}
 	}
-	names := f.Names()
-	indent := ""
-	if len(names) == 1 && len(names[0]) > 1 {
-		indent = "    " // where others have a letter
-	}
-	slices.Reverse(names)
-	for i, name := range names {
-		names[i] = dashed(name)
-	}
-	return indent + strings.Join(names, ", ") + value + "\t" + usage
+	return page.Flush()
 }
 
 // dashed is the name of a flag as one types it.
@@ -253,8 +268,7 @@ func permute(args []string, flags []cli.Flag) []string {
 // start checks the flags against the mode, and goes there.
 func start(c *cli.Context, opt *options) error {
 	if opt.help {
-		cli.HelpPrinter(c.App.Writer, help, c.App)
-		return nil
+		return printHelp(c.App.Writer, c.App.Flags)
 	}
 	if opt.version {
 		fmt.Fprintln(c.App.Writer, "cpunc", version())
@@ -273,6 +287,12 @@ func start(c *cli.Context, opt *options) error {
 	}
 	if opt.read.stdin && c.IsSet("interval") {
 		return usagef("--interval means nothing with -r -, which has no clock")
+	}
+	if c.IsSet("window") && !opt.graph {
+		return usagef("--window means nothing without --graph")
+	}
+	if opt.ask && opt.graph {
+		return usagef("--ask means nothing with --graph, where Ctrl-C is a key")
 	}
 	addrs, err := addresses(opt, c.Args().Slice())
 	if err != nil {

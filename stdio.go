@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
 	"os/exec"
@@ -62,7 +63,8 @@ type process struct {
 	err      error         // how it did, then
 }
 
-// startProcess starts command in a shell. Its standard error is ours.
+// startProcess starts command in a shell. Its standard error goes
+// where ours does.
 func startProcess(command string) (net.Conn, error) {
 	shell := []string{"sh", "-c"}
 	switch runtime.GOOS {
@@ -79,7 +81,8 @@ func startProcess(command string) (net.Conn, error) {
 		p.from, stdout, err = os.Pipe()
 	}
 	if err == nil {
-		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, os.Stderr
+		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, log.Writer()
+		p.cmd.WaitDelay = leaveTime // for whoever keeps its standard error open
 		err = p.cmd.Start()
 	}
 	stdin.Close()
