@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -14,14 +15,17 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	maxToken  = 64               // bytes with no word and no newline that end a session
-	maxReply  = 16 << 10         // bytes of answers that wait to leave together
-	stuckTime = 10 * time.Second // how long a client may leave its answers unread
-	leaveTime = 500 * time.Millisecond
+	maxToken  = 64                     // bytes with no word and no newline that end a session
+	maxReply  = 16 << 10               // bytes of answers that wait to leave together
+	stuckTime = 10 * time.Second       // how long a client may leave its answers unread
+	leaveTime = 400 * time.Millisecond // for what is to be read or written in the end
+
+	maxRefusals = 100 // being explained at once
 )
 
 const noWord word = -1
@@ -86,6 +90,8 @@ type session struct {
 	last    [readings]answer
 	asked   [readings]int
 	reply   []byte
+	stuckAt time.Time            // the deadline of writes
+	silence time.Duration        // how long the client may send nothing; 0: for ever
 	trace   func(request string) // is told every request; nil when nobody listens
 }
 
@@ -100,15 +106,24 @@ type answer struct {
 // one write. In the end it closes conn; the error says why it had to.
 func (s *session) serve(ctx context.Context, conn net.Conn) error {
 	defer hangUp(conn)
-	// Only reading stops, so an answer under way is finished.
-	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })()
+	// Reading stops at once; an answer under way is finished, and soon.
+	defer context.AfterFunc(ctx, func() {
+		conn.SetReadDeadline(time.Now())
+		conn.SetWriteDeadline(time.Now().Add(leaveTime))
+	})()
 	var in [512]byte
 	for open := true; open; {
+		if s.silence > 0 {
+			conn.SetReadDeadline(time.Now().Add(s.silence))
+			if ctx.Err() != nil { // then the deadline above may have come first
+				return nil
+			}
+		}
 		n, readErr := conn.Read(in[:])
 		for i := 0; open && i < n; i++ {
 			open = s.take(in[i])
 			if len(s.reply) > maxReply {
-				if err := s.flush(conn); err != nil {
+				if err := s.flush(ctx, conn); err != nil {
 					return err
 				}
 			}
@@ -116,11 +131,14 @@ func (s *session) serve(ctx context.Context, conn net.Conn) error {
 		if readErr == io.EOF {
 			s.refuse(s.scan.end())
 		}
-		if err := s.flush(conn); err != nil {
+		if err := s.flush(ctx, conn); err != nil {
 			return err
 		}
 		if readErr == io.EOF || ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(readErr, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("silent for %v", s.silence)
 		}
 		if readErr != nil {
 			return readErr
@@ -194,13 +212,25 @@ func (s *session) read(w word, last *answer) (end *sample, err error) {
 	return end, nil
 }
 
-// flush writes the reply.
-func (s *session) flush(conn net.Conn) error {
+// flush writes the reply. A client that does not read it in time is cut off,
+// with no more of it kept in the kernel's buffers.
+func (s *session) flush(ctx context.Context, conn net.Conn) error {
 	if len(s.reply) == 0 {
 		return nil
 	}
-	conn.SetWriteDeadline(time.Now().Add(stuckTime))
+	// Once a second is enough: to set a deadline costs as much as the answer.
+	if now := time.Now(); s.stuckAt.Sub(now) < stuckTime {
+		s.stuckAt = now.Add(stuckTime + time.Second)
+		conn.SetWriteDeadline(s.stuckAt)
+		if ctx.Err() != nil { // then the deadline of serve may have come first
+			conn.SetWriteDeadline(now.Add(leaveTime))
+		}
+	}
 	_, err := conn.Write(s.reply)
+	if tcp, ok := conn.(*net.TCPConn); ok && errors.Is(err, os.ErrDeadlineExceeded) {
+		tcp.SetLinger(0)
+		tcp.Close()
+	}
 	if s.reply = s.reply[:0]; cap(s.reply) > 1<<10 {
 		s.reply = nil // an exception, not to be held until the next one
 	}
@@ -222,7 +252,14 @@ var testOnlyListening = func(net.Addr) {}
 
 // listen serves this machine's readings at addr until ctx is done.
 func listen(ctx context.Context, opt *options, addr address) error {
-	srv := &server{sampler: newSampler(), verbose: opt.verbose, once: opt.once}
+	srv := &server{
+		sampler:  newSampler(),
+		verbose:  opt.verbose,
+		once:     opt.once,
+		silence:  opt.silence,
+		allow:    opt.allow,
+		maxConns: int32(min(opt.maxConns, math.MaxInt32)),
+	}
 	var ln net.Listener
 	if addr.network != stdio {
 		var err error
@@ -336,9 +373,15 @@ func reachable(addr net.Addr) string {
 
 // A server answers every connection to one listener.
 type server struct {
-	sampler *sampler
-	verbose int
-	once    bool
+	sampler  *sampler
+	verbose  int
+	once     bool
+	silence  time.Duration
+	allow    prefixes
+	maxConns int32
+
+	conns    atomic.Int32 // that are being served
+	refusals atomic.Int32 // that are being explained
 }
 
 // serve accepts connections, each with a goroutine of its own, until ctx is
@@ -370,16 +413,49 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		pause = 0
-		conns.Go(func() { srv.handle(ctx, conn) })
+		if !srv.allow.admit(conn.RemoteAddr()) {
+			if srv.verbose > 0 {
+				log.Printf("%s: not allowed", conn.RemoteAddr())
+			}
+			conn.Close()
+			continue
+		}
+		if srv.conns.Load() >= srv.maxConns {
+			srv.refuse(&conns, conn)
+			continue
+		}
+		srv.conns.Add(1)
+		conns.Go(func() {
+			defer srv.conns.Add(-1)
+			srv.handle(ctx, conn)
+		})
 		if srv.once {
 			return nil
 		}
 	}
 }
 
+// refuse tells a client that there are too many, unless too many are being told.
+func (srv *server) refuse(conns *sync.WaitGroup, conn net.Conn) {
+	if srv.verbose > 0 {
+		log.Printf("%s: one more than %d connections", conn.RemoteAddr(), srv.maxConns)
+	}
+	if srv.refusals.Add(1) > maxRefusals {
+		srv.refusals.Add(-1)
+		conn.Close()
+		return
+	}
+	conns.Go(func() {
+		defer srv.refusals.Add(-1)
+		conn.SetWriteDeadline(time.Now().Add(leaveTime))
+		fmt.Fprintf(conn, "error: %d connections are open already\n", srv.maxConns)
+		hangUp(conn)
+	})
+}
+
 // handle serves one connection, and logs what was asked for.
 func (srv *server) handle(ctx context.Context, conn net.Conn) error {
-	s := &session{sampler: srv.sampler}
+	s := &session{sampler: srv.sampler, silence: srv.silence}
 	if srv.verbose == 0 {
 		return s.serve(ctx, conn)
 	}

@@ -83,7 +83,9 @@ type options struct {
 	port, socket            string
 	commands                cli.StringSlice
 	interval, wait          seconds
-	count                   positive
+	silence                 time.Duration // how long a client may be, when listening; 0: for ever
+	count, maxConns         positive
+	allow                   prefixes
 	read                    wordList
 }
 
@@ -102,6 +104,7 @@ func newApp(opt *options) *cli.App {
 	opt.interval = seconds{testOnlyInterval, true}
 	opt.wait = seconds{10 * time.Second, false}
 	opt.window = seconds{time.Minute, false}
+	opt.maxConns = 10000
 	opt.read = wordList{words: []word{cpuWord}}
 	cli.HelpFlag = nil // the library's help takes operands for topics
 	return &cli.App{
@@ -128,8 +131,6 @@ func newApp(opt *options) *cli.App {
 				Usage: "`SECONDS` on the chart's time axis (60)"},
 			&cli.StringSliceFlag{Name: "exec", Aliases: []string{"e"}, Destination: &opt.commands, Category: dialing,
 				Usage: "dial the standard input and output of `COMMAND`; again for more"},
-			&cli.GenericFlag{Name: "wait", Aliases: []string{"w"}, Value: &opt.wait, Category: dialing,
-				Usage: "wait `SECONDS` for a connection or an answer (10)"},
 			&cli.BoolFlag{Name: "ask", Destination: &opt.ask, Category: dialing,
 				Usage: "on Ctrl-C ask whether to continue"},
 
@@ -139,11 +140,17 @@ func newApp(opt *options) *cli.App {
 				Usage: "listen on `PORT` (5000)"},
 			&cli.BoolFlag{Name: "once", Aliases: []string{"1"}, Destination: &opt.once, Category: listening,
 				Usage: "serve one connection, then exit"},
+			&cli.GenericFlag{Name: "max-conns", Aliases: []string{"m"}, Value: &opt.maxConns, Category: listening,
+				Usage: "serve at most `N` connections at once (10000)"},
+			&cli.GenericFlag{Name: "allow", Aliases: []string{"a"}, Value: &opt.allow, Category: listening,
+				Usage: "serve the address or `PREFIX` alone; again for more"},
 
 			&cli.StringFlag{Name: "unix", Aliases: []string{"U"}, Destination: &opt.socket, Category: either,
 				Usage: "use the Unix socket `PATH`"},
 			&cli.BoolFlag{Name: "keep", Aliases: []string{"k"}, Destination: &opt.keep, Category: either,
 				Usage: "keep going: dial again, print nan meanwhile; -l does anyway"},
+			&cli.GenericFlag{Name: "wait", Aliases: []string{"w"}, Value: &opt.wait, Category: either,
+				Usage: "wait `SECONDS` for a connection or an answer (10), or for a client (ever)"},
 			&cli.BoolFlag{Name: "4", Destination: &opt.ipv4, Category: either,
 				Usage: "IPv4 only"},
 			&cli.BoolFlag{Name: "6", Destination: &opt.ipv6, Category: either,
@@ -299,6 +306,12 @@ func start(c *cli.Context, opt *options) error {
 		return usageError{err}
 	}
 	if opt.listen {
+		if c.IsSet("wait") {
+			opt.silence = opt.wait.Duration
+		}
+		if c.IsSet("max-conns") && addrs[0].network == stdio {
+			return usagef("--max-conns means nothing for %s", addrs[0])
+		}
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		return listen(ctx, opt, addrs[0])
@@ -378,6 +391,8 @@ func addresses(opt *options, operands []string) ([]address, error) {
 		err = fmt.Errorf("-4 and -6 mean nothing for %s", a)
 	case opt.port != "":
 		err = fmt.Errorf("--port means nothing for %s", a)
+	case len(opt.allow) > 0:
+		err = fmt.Errorf("--allow means nothing for %s", a)
 	case a.network == stdio && opt.once, a.network == stdio && opt.keep:
 		err = errors.New("--once and --keep mean nothing for standard input")
 	}
@@ -561,4 +576,55 @@ func (l *wordList) Set(text string) error {
 		*l = wordList{words: ws}
 	}
 	return err
+}
+
+// prefixes is a flag's value: addresses or CIDR prefixes, one at a time.
+type prefixes []netip.Prefix
+
+func (p *prefixes) String() string {
+	var all []string
+	for _, prefix := range *p {
+		all = append(all, prefix.String())
+	}
+	return strings.Join(all, ",")
+}
+
+func (p *prefixes) Set(text string) error {
+	var more prefixes
+	for one := range strings.SplitSeq(text, ",") {
+		prefix, err := netip.ParsePrefix(one)
+		if addr, aerr := netip.ParseAddr(one); aerr == nil {
+			prefix, err = netip.PrefixFrom(addr.WithZone(""), addr.BitLen()), nil
+		}
+		if err != nil {
+			return errors.New("no address, nor a prefix like 192.0.2.0/24 or 2001:db8::/32")
+		}
+		if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= 96 {
+			prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96)
+		}
+		if prefix != prefix.Masked() {
+			return fmt.Errorf("has bits set behind its length; %s has not", prefix.Masked())
+		}
+		more = append(more, prefix)
+	}
+	for _, prefix := range more {
+		if !slices.Contains(*p, prefix) { // the parser sets each of a flag's names
+			*p = append(*p, prefix)
+		}
+	}
+	return nil
+}
+
+// admit says whether a client at addr may connect. Where nothing is allowed in
+// particular, everyone may.
+func (p prefixes) admit(addr net.Addr) bool {
+	if len(p) == 0 {
+		return true
+	}
+	at, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return false
+	}
+	client := at.Addr().Unmap().WithZone("")
+	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(client) })
 }

@@ -24,6 +24,7 @@ var update = flag.Bool("update", false, "rewrite the golden files of the scripts
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
+		"yardstick": yardstick,
 		"cpunc": func() {
 			// The address goes into the file $READY, for waitlisten.
 			testOnlyListening = func(addr net.Addr) {
