@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -182,6 +183,11 @@ func (s *session) refuse(err error) {
 // too coarse for shorter intervals.
 func (s *session) answer(w word) {
 	last := &s.last[w]
+	if last.line == nil {
+		// Here and not where it is written: so much deeper, an allocation makes
+		// the stack grow, of every session and for good.
+		last.line = make([]byte, 0, 16)
+	}
 	if last.end == nil || time.Since(last.end.at) >= minWindow-tick {
 		end, err := s.read(w, last)
 		if err != nil {
@@ -271,6 +277,10 @@ func listen(ctx context.Context, opt *options, addr address) error {
 	if err := srv.sampler.remember(); err != nil {
 		log.Print(err) // the words that need no counters are served all the same
 	}
+	// The heap is mostly connections, which stay. What comes and goes is little,
+	// so collecting it often costs less than room for it beside them.
+	debug.SetGCPercent(20)
+
 	history, stop := context.WithCancel(ctx)
 	defer stop()
 	go srv.sampler.run(history)
@@ -289,7 +299,9 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 	if ip, err := netip.ParseAddr(a.host); err == nil && ip.Is4() && a.network == "tcp" {
 		a.network = "tcp4" // tcp takes 0.0.0.0 for IPv6 too
 	}
-	return new(net.ListenConfig).Listen(ctx, a.network, a.String())
+	// A peer that vanished is found out after half a minute.
+	alive := net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
+	return (&net.ListenConfig{KeepAliveConfig: alive}).Listen(ctx, a.network, a.String())
 }
 
 // A unixListener removes its socket, if it is still the one at path, when it
@@ -380,15 +392,15 @@ type server struct {
 	allow    prefixes
 	maxConns int32
 
-	conns    atomic.Int32 // that are being served
+	running  sync.WaitGroup
+	serving  atomic.Int32 // connections
 	refusals atomic.Int32 // that are being explained
 }
 
 // serve accepts connections, each with a goroutine of its own, until ctx is
 // done, and returns when the last of them has ended.
 func (srv *server) serve(ctx context.Context, ln net.Listener) error {
-	var conns sync.WaitGroup
-	defer conns.Wait()
+	defer srv.running.Wait()
 	defer ln.Close()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 
@@ -420,15 +432,13 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 			conn.Close()
 			continue
 		}
-		if srv.conns.Load() >= srv.maxConns {
-			srv.refuse(&conns, conn)
+		if srv.serving.Load() >= srv.maxConns {
+			srv.refuse(conn)
 			continue
 		}
-		srv.conns.Add(1)
-		conns.Go(func() {
-			defer srv.conns.Add(-1)
-			srv.handle(ctx, conn)
-		})
+		srv.serving.Add(1)
+		srv.running.Add(1)
+		go srv.attend(ctx, conn)
 		if srv.once {
 			return nil
 		}
@@ -436,7 +446,7 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 }
 
 // refuse tells a client that there are too many, unless too many are being told.
-func (srv *server) refuse(conns *sync.WaitGroup, conn net.Conn) {
+func (srv *server) refuse(conn net.Conn) {
 	if srv.verbose > 0 {
 		log.Printf("%s: one more than %d connections", conn.RemoteAddr(), srv.maxConns)
 	}
@@ -445,7 +455,7 @@ func (srv *server) refuse(conns *sync.WaitGroup, conn net.Conn) {
 		conn.Close()
 		return
 	}
-	conns.Go(func() {
+	srv.running.Go(func() {
 		defer srv.refusals.Add(-1)
 		conn.SetWriteDeadline(time.Now().Add(leaveTime))
 		fmt.Fprintf(conn, "error: %d connections are open already\n", srv.maxConns)
@@ -453,12 +463,25 @@ func (srv *server) refuse(conns *sync.WaitGroup, conn net.Conn) {
 	})
 }
 
-// handle serves one connection, and logs what was asked for.
+// attend is the goroutine of one connection. It is started as it is, since
+// each function around it would cost stack, and just that much too much.
+func (srv *server) attend(ctx context.Context, conn net.Conn) {
+	srv.handle(ctx, conn)
+	srv.serving.Add(-1)
+	srv.running.Done()
+}
+
+// handle serves one connection.
 func (srv *server) handle(ctx context.Context, conn net.Conn) error {
 	s := &session{sampler: srv.sampler, silence: srv.silence}
-	if srv.verbose == 0 {
-		return s.serve(ctx, conn)
+	if srv.verbose > 0 {
+		return srv.tell(ctx, conn, s)
 	}
+	return s.serve(ctx, conn)
+}
+
+// tell serves one connection, and logs what was asked for.
+func (srv *server) tell(ctx context.Context, conn net.Conn, s *session) error {
 	client := conn.RemoteAddr().String()
 	if client == "" || client == "@" { // at the other end of a Unix socket
 		client = "unix socket"

@@ -69,6 +69,7 @@ func steady(percent float64) func(bool) ([]cpu.TimesStat, error) {
 }
 
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)

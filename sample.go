@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -170,10 +171,20 @@ func (s *sampler) since(src source) *sample {
 }
 
 // look reads src, unless that was done within the last tick; s.mu is held.
+//
+// The reading has a goroutine of its own, since its stack is deep, and every
+// session whose stack grew would keep it so: a few kilobytes, ten thousand times.
 func (s *sampler) look(src source) *sample {
-	if last := s.newest[src]; last != nil && time.Since(last.at) < tick {
-		return last
+	if last := s.newest[src]; last == nil || time.Since(last.at) >= tick {
+		done := make(chan *sample)
+		go func() { defer onPanic(); done <- s.read(src) }()
+		s.newest[src] = <-done
 	}
+	return s.newest[src]
+}
+
+// read asks the kernel for src.
+func (s *sampler) read(src source) *sample {
 	now := &sample{at: time.Now()}
 	if src == averages {
 		if avg, err := s.avg(); err != nil {
@@ -192,7 +203,6 @@ func (s *sampler) look(src source) *sample {
 			return cmp.Compare(cpuNumber(a), cpuNumber(b))
 		})
 	}
-	s.newest[src] = now
 	return now
 }
 
@@ -237,23 +247,27 @@ const (
 
 var modeNames = [modes]string{"user", "nice", "system", "iowait", "irq", "softirq", "steal", "idle"}
 
-func modeSeconds(t cpu.TimesStat) [modes]float64 {
-	return [modes]float64{t.User, t.Nice, t.System, t.Iowait, t.Irq, t.Softirq, t.Steal, t.Idle}
-}
-
-// gain gives the seconds that each mode of one CPU gained between two samples,
-// and their sum. As in psutil, a counter that stepped back gained nothing:
-// Linux corrects iowait and idle downwards when a CPU's tick restarts, and
-// hot-plug and live migration reset whole rows.
-func gain(from, to cpu.TimesStat) (mode [modes]float64, sum float64) {
-	old, now := modeSeconds(from), modeSeconds(to)
-	for i := range mode {
-		if d := now[i] - old[i]; d > 0 && d < 1e15 { // neither NaN nor overflow
-			mode[i] = d
+// gain puts the seconds that each mode of one CPU gained between two samples
+// into mode, and gives their sum. As in psutil, a counter that stepped back
+// gained nothing: Linux corrects iowait and idle downwards when a CPU's tick
+// restarts, and hot-plug and live migration reset whole rows.
+func gain(mode *[modes]float64, from, to *cpu.TimesStat) (sum float64) {
+	mode[user] = to.User - from.User
+	mode[nice] = to.Nice - from.Nice
+	mode[system] = to.System - from.System
+	mode[iowait] = to.Iowait - from.Iowait
+	mode[irq] = to.Irq - from.Irq
+	mode[softirq] = to.Softirq - from.Softirq
+	mode[steal] = to.Steal - from.Steal
+	mode[idle] = to.Idle - from.Idle
+	for i, d := range mode {
+		if d > 0 && d < 1e15 { // neither NaN nor overflow
 			sum += d
+		} else {
+			mode[i] = 0
 		}
 	}
-	return mode, sum
+	return sum
 }
 
 // busy gives the percentage of the time from one sample to another that a CPU
@@ -262,8 +276,9 @@ func gain(from, to cpu.TimesStat) (mode [modes]float64, sum float64) {
 //	100 × Δ(total − idle − iowait) / Δtotal
 //
 // It is 0 when no counter moved.
-func busy(from, to cpu.TimesStat) float64 {
-	mode, sum := gain(from, to)
+func busy(from, to *cpu.TimesStat) float64 {
+	var mode [modes]float64
+	sum := gain(&mode, from, to)
 	if sum == 0 {
 		return 0
 	}
@@ -273,8 +288,9 @@ func busy(from, to cpu.TimesStat) float64 {
 // tenths gives the share of each mode in tenths of a percent, rounded so that
 // they add up to 1000: what rounding down leaves over goes to the largest
 // remainders. When no counter moved, the time counts as idle.
-func tenths(from, to cpu.TimesStat) (share [modes]int) {
-	mode, sum := gain(from, to)
+func tenths(from, to *cpu.TimesStat) (share [modes]int) {
+	var mode [modes]float64
+	sum := gain(&mode, from, to)
 	if sum == 0 {
 		share[idle] = 1000
 		return share
@@ -302,39 +318,74 @@ func tenths(from, to cpu.TimesStat) (share [modes]int) {
 
 // appendReading appends to line what w reads between two samples of its
 // source: numbers with one space between, no newline.
+//
+// From here down it goes by pointers and without floats in print: what would be
+// copied, and what %.1f needs, takes a kilobyte of stack, which every one of
+// ten thousand sessions would keep.
 func appendReading(line []byte, w word, from, to *sample) []byte {
 	switch w {
 	case cpuWord:
-		line = strconv.AppendFloat(line, busy(from.cpus[0], to.cpus[0]), 'f', 1, 64)
+		return appendBusy(line, &from.cpus[0], &to.cpus[0])
 	case coresWord:
-		old := from.cpus
-		for i, now := range to.cpus {
-			if i > 0 {
-				line = append(line, ' ')
-			}
-			for len(old) > 0 && cpuNumber(old[0]) < cpuNumber(now) {
-				old = old[1:] // vanished
-			}
-			var before cpu.TimesStat // a CPU that appeared counts from its own zero
-			if len(old) > 0 && cpuNumber(old[0]) == cpuNumber(now) {
-				before, old = old[0], old[1:]
-			}
-			line = strconv.AppendFloat(line, busy(before, now), 'f', 1, 64)
-		}
+		return appendCores(line, from.cpus, to.cpus)
 	case modesWord:
-		for i, share := range tenths(from.cpus[0], to.cpus[0]) {
-			if i > 0 {
-				line = append(line, ' ')
-			}
-			line = strconv.AppendInt(line, int64(share/10), 10)
-			line = append(line, '.', byte('0'+share%10))
+		return appendModes(line, &from.cpus[0], &to.cpus[0])
+	default:
+		return appendLoad(line, &to.load)
+	}
+}
+
+func appendBusy(line []byte, from, to *cpu.TimesStat) []byte {
+	return appendTenths(line, roundTenths(busy(from, to)))
+}
+
+// appendCores takes CPUs in number order. One that vanished is left out; one
+// that appeared counts from its own zero.
+func appendCores(line []byte, from, to []cpu.TimesStat) []byte {
+	for i := range to {
+		if i > 0 {
+			line = append(line, ' ')
 		}
-	case loadWord:
-		line = strconv.AppendFloat(line, to.load.Load1, 'f', 2, 64)
-		line = append(line, ' ')
-		line = strconv.AppendFloat(line, to.load.Load5, 'f', 2, 64)
-		line = append(line, ' ')
-		line = strconv.AppendFloat(line, to.load.Load15, 'f', 2, 64)
+		n := cpuNumber(to[i])
+		for len(from) > 0 && cpuNumber(from[0]) < n {
+			from = from[1:]
+		}
+		before := &cpu.TimesStat{}
+		if len(from) > 0 && cpuNumber(from[0]) == n {
+			before, from = &from[0], from[1:]
+		}
+		line = appendBusy(line, before, &to[i])
 	}
 	return line
+}
+
+func appendModes(line []byte, from, to *cpu.TimesStat) []byte {
+	for i, share := range tenths(from, to) {
+		if i > 0 {
+			line = append(line, ' ')
+		}
+		line = appendTenths(line, share)
+	}
+	return line
+}
+
+func appendLoad(line []byte, avg *load.AvgStat) []byte {
+	line = strconv.AppendFloat(line, avg.Load1, 'f', 2, 64)
+	line = strconv.AppendFloat(append(line, ' '), avg.Load5, 'f', 2, 64)
+	return strconv.AppendFloat(append(line, ' '), avg.Load15, 'f', 2, 64)
+}
+
+// roundTenths gives x in tenths, to the nearest, and to even where two are
+// equally near: as %.1f does.
+func roundTenths(x float64) int {
+	n := math.Floor(10 * x)
+	over := math.FMA(10, x, -(n + 0.5)) // its sign is exact, as that of 10*x-n-0.5 is not
+	if over > 0 || over == 0 && math.Mod(n, 2) != 0 {
+		n++
+	}
+	return int(n)
+}
+
+func appendTenths(line []byte, n int) []byte {
+	return append(strconv.AppendInt(line, int64(n/10), 10), '.', byte('0'+n%10))
 }

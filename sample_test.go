@@ -73,18 +73,18 @@ func FuzzBusy(f *testing.F) {
 	f.Fuzz(func(t *testing.T, u0, i0, w0, u1, i1, w1 float64) {
 		from := cpu.TimesStat{User: u0, Idle: i0, Iowait: w0}
 		to := cpu.TimesStat{User: u1, Idle: i1, Iowait: w1}
-		if b := busy(from, to); !(b >= 0 && b <= 100) {
+		if b := busy(&from, &to); !(b >= 0 && b <= 100) {
 			t.Errorf("busy %v", b)
 		}
 		sum := 0
-		for _, n := range tenths(from, to) {
+		for _, n := range tenths(&from, &to) {
 			if n < 0 {
-				t.Errorf("negative share in %v", tenths(from, to))
+				t.Errorf("negative share in %v", tenths(&from, &to))
 			}
 			sum += n
 		}
 		if sum != 1000 {
-			t.Errorf("%v add up to %d", tenths(from, to), sum)
+			t.Errorf("%v add up to %d", tenths(&from, &to), sum)
 		}
 	})
 }
@@ -442,4 +442,21 @@ func TestCountersAppear(t *testing.T) {
 			t.Errorf("cpu %s, want %s", got, want)
 		}
 	})
+}
+
+// Tenths are rounded as %.1f rounds them, ties included.
+func TestRoundTenths(t *testing.T) {
+	check := func(x float64) {
+		if got, want := string(appendTenths(nil, roundTenths(x))), fmt.Sprintf("%.1f", x); got != want {
+			t.Errorf("%v: %s, want %s", x, got, want)
+		}
+	}
+	for i := range 100001 {
+		x := float64(i) / 1000
+		check(x)
+		check(math.Nextafter(x, 0))
+		check(math.Nextafter(x, 100))
+		check(float64(i) / 1024)
+		check(100 * float64(i) / 100001)
+	}
 }

@@ -1,0 +1,578 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// serving starts a server on a loopback port, and gives its address and what
+// ends it. At its end no goroutine of it is left.
+func serving(t *testing.T, srv *server) (addr string, end func()) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if srv.maxConns == 0 {
+		srv.maxConns = 20000
+	}
+	if srv.sampler == nil {
+		srv.sampler = still()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- srv.serve(ctx, ln) }()
+	end = sync.OnceFunc(func() {
+		begin := time.Now()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		if n := srv.serving.Load(); n != 0 {
+			t.Errorf("%d connections are still counted", n)
+		}
+		eventuallyTrue(t, "no goroutine left", 5*time.Second, func() bool {
+			stacks := make([]byte, 4<<20)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			return !bytes.Contains(stacks, fmt.Appendf(nil, "serve(%p", srv))
+		})
+	})
+	t.Cleanup(end)
+	return ln.Addr().String(), end
+}
+
+// honest is a poller that checks every answer, and notes the slowest.
+type honest struct {
+	delays []time.Duration
+	err    error
+}
+
+func (h *honest) poll(addr string, n int, interval time.Duration) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		h.err = err
+		return
+	}
+	defer conn.Close()
+	lines := bufio.NewReader(conn)
+	for range n {
+		asked := time.Now()
+		conn.Write([]byte("cpu\n"))
+		conn.SetReadDeadline(asked.Add(5 * time.Second))
+		if line, err := lines.ReadString('\n'); err != nil || line != stillCPU {
+			h.err = fmt.Errorf("%q, %v", line, err)
+			return
+		}
+		h.delays = append(h.delays, time.Since(asked))
+		time.Sleep(interval)
+	}
+}
+
+// raceEnabled says that goroutines cost ten times as much.
+var raceEnabled = sync.OnceValue(func() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+})
+
+// Thousands who are silent, slow, greedy or rude beside ten honest pollers: no
+// answer is lost or late, and the rude are gone when the rules say so.
+func TestBadCompany(t *testing.T) {
+	t.Parallel()
+	silent, slow, greedy, rude := 5000, 1000, 100, 100
+	if testing.Short() || raceEnabled() {
+		silent, slow = 500, 100
+	}
+	srv := &server{silence: 2 * time.Second}
+	addr, _ := serving(t, srv)
+	dial := func() net.Conn {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	var before, during runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	stop := make(chan struct{})
+	var bad sync.WaitGroup
+	defer bad.Wait()
+	defer close(stop)
+	var cut atomic.Int32 // of the greedy and the rude
+	for range silent {
+		dial()
+	}
+	for range slow {
+		conn := dial()
+		bad.Go(func() {
+			for _, b := range []byte(strings.Repeat("c", 2*maxToken)) {
+				select {
+				case <-time.After(200 * time.Millisecond): // faster than the rule knows, for a short test
+				case <-stop:
+					return
+				}
+				if _, err := conn.Write([]byte{b}); err != nil {
+					return
+				}
+			}
+		})
+	}
+	for i := range greedy + rude {
+		conn := dial()
+		words := bytes.Repeat([]byte("modes "), 1000)
+		if i >= greedy {
+			words = bytes.Repeat([]byte("rubbish"), 1000)
+		}
+		bad.Go(func() {
+			conn.SetWriteDeadline(time.Now().Add(30 * time.Second))
+			for {
+				if _, err := conn.Write(words); err != nil {
+					cut.Add(1)
+					return
+				}
+			}
+		})
+	}
+	var good sync.WaitGroup
+	pollers := make([]honest, 10)
+	for i := range pollers {
+		good.Go(func() { pollers[i].poll(addr, 30, 100*time.Millisecond) })
+	}
+	good.Wait()
+	runtime.ReadMemStats(&during)
+	var delays []time.Duration
+	for _, h := range pollers {
+		if h.err != nil {
+			t.Error(h.err)
+		}
+		delays = append(delays, h.delays...)
+	}
+	slices.Sort(delays)
+	p99 := delays[len(delays)*99/100]
+	perConn := (int64(during.StackInuse+during.HeapAlloc) - int64(before.StackInuse+before.HeapAlloc)) / int64(silent+slow+greedy+rude)
+	t.Logf("p99 %v; %d bytes for each bad connection, both ends", p99, perConn)
+	if perConn > 32<<10 {
+		t.Errorf("%d bytes for each bad connection", perConn)
+	}
+	// All of them are gone: the silent by -w, the rude by their 64 bytes, the
+	// greedy because they leave their answers unread.
+	eventuallyTrue(t, "the bad ones gone", 25*time.Second, func() bool {
+		return int(cut.Load()) == greedy+rude && srv.serving.Load() <= int32(slow)
+	})
+}
+
+func eventuallyTrue(t *testing.T, what string, within time.Duration, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(within); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, within)
+		}
+	}
+}
+
+// One connection more than -m gets a line that says so; when one leaves, the
+// next is served.
+func TestMaxConns(t *testing.T) {
+	srv := &server{maxConns: 3}
+	addr, _ := serving(t, srv)
+	var conns []net.Conn
+	for range 3 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.Write([]byte("cpu"))
+		bufio.NewReader(conn).ReadString('\n')
+		conns = append(conns, conn)
+	}
+	for range 5 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Write([]byte("cpu\n"))
+		got, err := io.ReadAll(conn)
+		if want := "error: 3 connections are open already\n"; string(got) != want || err != nil {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+		conn.Close()
+	}
+	conns[0].Close()
+	eventuallyTrue(t, "one gone", 5*time.Second, func() bool { return srv.serving.Load() == 2 })
+	var h honest
+	h.poll(addr, 1, 0)
+	if h.err != nil {
+		t.Error(h.err)
+	}
+}
+
+func TestAllow(t *testing.T) {
+	for _, test := range []struct {
+		allow, addr string
+		want        bool
+	}{
+		{"", "192.0.2.1:5", true},
+		{"192.0.2.1", "192.0.2.1:5", true},
+		{"192.0.2.1", "192.0.2.2:5", false},
+		{"192.0.2.0/24", "192.0.2.200:5", true},
+		{"192.0.2.0/24", "192.0.3.1:5", false},
+		{"192.0.2.0/24", "[::ffff:192.0.2.7]:5", true},
+		{"::ffff:192.0.2.0/120", "192.0.2.7:5", true},
+		{"::ffff:192.0.2.9", "192.0.2.9:5", true},
+		{"0.0.0.0/0", "203.0.113.1:5", true},
+		{"0.0.0.0/0", "[2001:db8::1]:5", false},
+		{"2001:db8::/32", "[2001:db8:1::1]:5", true},
+		{"2001:db8::/32", "[2001:db9::1]:5", false},
+		{"fe80::/10", "[fe80::1%eth0]:5", true},
+		{"::1 127.0.0.1", "127.0.0.1:5", true},
+	} {
+		var p prefixes
+		for _, text := range strings.Fields(test.allow) {
+			if err := p.Set(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := p.admit(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(test.addr))); got != test.want {
+			t.Errorf("-a %s: %s is admitted: %v", test.allow, test.addr, got)
+		}
+	}
+	addr, _ := serving(t, &server{allow: prefixes{netip.MustParsePrefix("127.0.0.2/32")}})
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Write([]byte("cpu\n"))
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := conn.Read(make([]byte, 10)); n != 0 || err == nil || os.IsTimeout(err) {
+		t.Errorf("%d bytes, %v for one who is not allowed", n, err)
+	}
+	if runtime.GOOS != "linux" { // elsewhere 127.0.0.2 may not be there
+		return
+	}
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	if conn, err = from.Dial("tcp", addr); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Write([]byte("cpu\n"))
+	if line, err := bufio.NewReader(conn).ReadString('\n'); line != stillCPU {
+		t.Errorf("%q, %v for one who is", line, err)
+	}
+}
+
+func FuzzAllow(f *testing.F) {
+	for _, s := range []string{"192.0.2.1", "192.0.2.0/24", "::1", "2001:db8::/32", "::ffff:192.0.2.0/120", "10.0.0.1/8", "x", "/", "1.2.3.4,::1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var p, again prefixes
+		if err := p.Set(text); err != nil {
+			return
+		}
+		if err := again.Set(p.String()); err != nil || again.String() != p.String() {
+			t.Errorf("%q gives %s, which reads back as %s, %v", text, &p, &again, err)
+		}
+		for _, prefix := range p {
+			if !p.admit(&net.TCPAddr{IP: prefix.Addr().AsSlice()}) {
+				t.Errorf("%q does not admit %s", text, prefix.Addr())
+			}
+		}
+	})
+}
+
+// A client that says nothing is let go after the silence, and not before.
+func TestSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		begin := time.Now()
+		ended := make(chan error)
+		k := newKernel(1, quarter)
+		go func() {
+			ended <- (&session{sampler: k.sampler(), silence: 30 * time.Second}).serve(t.Context(), server)
+		}()
+		for range 5 {
+			time.Sleep(29 * time.Second)
+			client.Write([]byte("c")) // not a word yet, but not silence
+			if n, _ := client.Write([]byte("pu")); n != 2 {
+				t.Fatal("gone too early")
+			}
+			client.Read(make([]byte, 10))
+		}
+		err := <-ended
+		if err == nil || err.Error() != "silent for 30s" {
+			t.Error(err)
+		}
+		if took := time.Since(begin).Round(time.Second); took != 5*29*time.Second+30*time.Second {
+			t.Errorf("gone after %v", took)
+		}
+	})
+}
+
+// The end of the server under full load: every answer that was begun is whole.
+func TestEndUnderLoad(t *testing.T) {
+	srv := &server{}
+	addr, end := serving(t, srv)
+	var clients sync.WaitGroup
+	var answers atomic.Int64
+	for range 100 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients.Go(func() {
+			defer conn.Close()
+			lines := bufio.NewReader(conn)
+			for {
+				conn.Write([]byte("modes"))
+				line, err := lines.ReadString('\n')
+				if err != nil {
+					if line != "" {
+						t.Errorf("half an answer: %q", line)
+					}
+					return
+				}
+				if line != stillModes {
+					t.Errorf("%q", line)
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	stuck, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stuck.Close()
+	go func() {
+		words := bytes.Repeat([]byte("modes"), 10000)
+		for {
+			if _, err := stuck.Write(words); err != nil {
+				return
+			}
+		}
+	}()
+	eventuallyTrue(t, "load", 10*time.Second, func() bool { return answers.Load() > 5000 })
+	end()
+	clients.Wait()
+}
+
+// Peers that reset, leave halfway, or shut down while an answer is under way
+// leave nothing behind.
+func TestRudePeers(t *testing.T) {
+	addr, _ := serving(t, &server{sampler: newSampler()}) // its first answers take 100 ms
+	for i := range 60 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp := conn.(*net.TCPConn)
+		switch i % 4 {
+		case 0: // reset with a request under way
+			tcp.Write([]byte("cpu"))
+			tcp.SetLinger(0)
+		case 1: // half a word
+			tcp.Write([]byte("co"))
+		case 2: // half-close, then away
+			tcp.Write([]byte("cpu"))
+			tcp.CloseWrite()
+		case 3: // will not read
+			tcp.CloseRead()
+			tcp.Write([]byte("cpucpucpu"))
+		}
+		tcp.Close()
+	}
+	var h honest
+	h.delays = nil
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Write([]byte("load"))
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || len(strings.Fields(line)) != 3 {
+		t.Errorf("%q, %v", line, err)
+	}
+}
+
+// The wall clock means nothing to an interval, and time that the process did
+// not see, as when it was stopped, belongs to the next answer.
+func TestClocks(t *testing.T) {
+	inBubble(t, time.Minute, quarter, func(t *testing.T, k *kernel, smp *sampler) {
+		s := &session{sampler: smp}
+		begin := *smp.now(totals)
+		begin.at = begin.at.Add(-time.Millisecond)
+		s.last[cpuWord].end = &begin
+		time.Sleep(5 * time.Second) // all timers late
+		s.take('c')
+		s.take('p')
+		s.take('u')
+		if got := string(s.reply); got != "25.0\n" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// Out of descriptors the listener waits without spinning, says so once, and
+// serves again when there are some.
+func TestOutOfDescriptors(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("ulimit and /proc as Linux has them")
+	}
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip(err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(program, dir+"/cpunc"); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(sh, "-c", "ulimit -n 64; exec "+dir+"/cpunc -l 0")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Signal(syscall.SIGTERM)
+	messages := bufio.NewReader(stderr)
+	line, _ := messages.ReadString('\n')
+	addr := strings.TrimSpace(line[strings.LastIndex(line, " ")+1:])
+	var conns []net.Conn
+	for range 100 { // more than there are descriptors; the rest wait in the backlog
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	if line, _ := messages.ReadString('\n'); line != "cpunc: accept: too many open files; waiting\n" {
+		t.Errorf("%q", line)
+	}
+	_, before := used(cmd.Process.Pid)
+	time.Sleep(time.Second) // it is the waiting that is measured
+	_, after := used(cmd.Process.Pid)
+	if spent := after - before; spent > 100*time.Millisecond {
+		t.Errorf("%v of CPU time in a second of waiting", spent)
+	}
+	for _, conn := range conns[:60] {
+		conn.Close()
+	}
+	last := conns[99]
+	last.Write([]byte("load\n"))
+	last.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if line, err := bufio.NewReader(last).ReadString('\n'); err != nil || len(strings.Fields(line)) != 3 {
+		t.Errorf("%q, %v", line, err)
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	if rest, _ := io.ReadAll(messages); len(rest) > 0 {
+		t.Errorf("said more: %q", rest)
+	}
+}
+
+var soak = flag.Duration("soak", 0, "how long TestSoak lets pollers come and go")
+
+// Pollers come and go for as long as -soak says; memory, descriptors and
+// goroutines stay as they were after the first minute.
+func TestSoak(t *testing.T) {
+	if *soak == 0 {
+		t.Skip("go test -run TestSoak -soak 30m -timeout 0")
+	}
+	smp := newSampler()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	smp.remember()
+	go smp.run(ctx)
+	srv := &server{sampler: smp, silence: time.Second, maxConns: 300}
+	addr, _ := serving(t, srv)
+	var answers, refused atomic.Int64
+	visit := func(kind int) {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		lines := bufio.NewScanner(conn)
+		for n := range 1 + kind%20 {
+			fmt.Fprintln(conn, words[(kind+n)%int(readings)])
+			if !lines.Scan() {
+				break
+			}
+			if strings.HasPrefix(lines.Text(), "error: ") {
+				refused.Add(1)
+				break
+			}
+			answers.Add(1)
+			time.Sleep(time.Duration(kind%30) * time.Millisecond)
+		}
+		switch kind % 5 {
+		case 0:
+			fmt.Fprint(conn, "bye")
+		case 1:
+			fmt.Fprint(conn, "rubbish")
+		case 2:
+			conn.(*net.TCPConn).SetLinger(0)
+		case 3:
+			time.Sleep(1100 * time.Millisecond) // too silent
+		}
+	}
+	type state struct {
+		goroutines, descriptors int
+		heap                    uint64
+	}
+	var first state
+	for begin, round := time.Now(), 0; time.Since(begin) < *soak; round++ {
+		var visitors sync.WaitGroup
+		for i := range 400 {
+			visitors.Go(func() { visit(i + round) })
+		}
+		visitors.Wait()
+		eventuallyTrue(t, "all gone", 10*time.Second, func() bool { return srv.serving.Load() == 0 && srv.refusals.Load() == 0 })
+		if round%100 != 20 {
+			continue
+		}
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		descriptors, _ := os.ReadDir("/proc/self/fd")
+		now := state{runtime.NumGoroutine(), len(descriptors), m.HeapAlloc}
+		t.Logf("%v: %d answers, %d refused, %d goroutines, %d descriptors, %d KiB of heap", time.Since(begin).Round(time.Second), answers.Load(), refused.Load(), now.goroutines, now.descriptors, now.heap>>10)
+		if first.heap == 0 {
+			first = now
+		}
+		if now.goroutines > first.goroutines+2 || now.descriptors > first.descriptors+2 || now.heap > first.heap+1<<20 {
+			t.Errorf("grew from %+v to %+v", first, now)
+		}
+	}
+}
