@@ -289,7 +289,7 @@ func (p *poller) poll(ctx context.Context) error {
 			return err
 		}
 		over := at.Add(p.interval)
-		if patient {
+		if patient || n == 0 && !p.keep { // a command may take its time to connect
 			over = time.Now().Add(2 * p.wait) // the host itself gives up before
 		}
 		l, err := p.ask(ctx, request{n, ws, over})
