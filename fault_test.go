@@ -38,6 +38,8 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 		srv.sampler = still()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	srv.web = newWeb(srv, "example.test")
+	go srv.web.run(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- srv.serve(ctx, ln) }()
 	end = sync.OnceFunc(func() {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,6 +92,10 @@ type session struct {
 	last    [readings]answer
 	asked   [readings]int
 	reply   []byte
+	web     bool                 // HTTP is told from words
+	taken   int                  // bytes, while they may be the beginning of HTTP
+	head    []byte               // what was read of HTTP
+	scrapes int                  // of the metrics
 	stuckAt time.Time            // the deadline of writes
 	silence time.Duration        // how long the client may send nothing; 0: for ever
 	trace   func(request string) // is told every request; nil when nobody listens
@@ -105,8 +110,15 @@ type answer struct {
 // serve answers the words that arrive on conn until the client says bye, ends
 // its input or is gone, or ctx is done. What one read brings is answered with
 // one write. In the end it closes conn; the error says why it had to.
+//
+// If the client speaks HTTP, serve gives errHTTP and leaves conn as it is, but
+// for what s.head then holds.
 func (s *session) serve(ctx context.Context, conn net.Conn) error {
-	defer hangUp(conn)
+	defer func() {
+		if s.head == nil {
+			hangUp(conn)
+		}
+	}()
 	// Reading stops at once; an answer under way is finished, and soon.
 	defer context.AfterFunc(ctx, func() {
 		conn.SetReadDeadline(time.Now())
@@ -122,7 +134,10 @@ func (s *session) serve(ctx context.Context, conn net.Conn) error {
 		}
 		n, readErr := conn.Read(in[:])
 		for i := 0; open && i < n; i++ {
-			open = s.take(in[i])
+			if open = s.take(in[i]); s.head != nil {
+				s.head = append(s.head, in[i+1:n]...)
+				return errHTTP
+			}
 			if len(s.reply) > maxReply {
 				if err := s.flush(ctx, conn); err != nil {
 					return err
@@ -151,6 +166,13 @@ func (s *session) serve(ctx context.Context, conn net.Conn) error {
 // take takes one byte, adds what it calls for to the reply, and says whether
 // the session goes on.
 func (s *session) take(b byte) bool {
+	if s.web && s.taken <= maxToken {
+		if begin := s.scan.token[:s.scan.n]; b == ' ' && s.taken == len(begin) && slices.Contains(methods, string(begin)) {
+			s.head = append(slices.Clone(begin), b)
+			return false
+		}
+		s.taken++
+	}
 	w, err := s.scan.next(b)
 	s.refuse(err)
 	if w == noWord {
@@ -162,7 +184,6 @@ func (s *session) take(b byte) bool {
 	if w == byeWord {
 		return false
 	}
-	s.asked[w]++
 	s.answer(w)
 	return true
 }
@@ -196,6 +217,8 @@ func (s *session) answer(w word) {
 		}
 		last.end = end
 	}
+	s.asked[w]++
+	s.sampler.answers[w].Add(1)
 	s.reply = append(s.reply, last.line...)
 }
 
@@ -281,12 +304,17 @@ func listen(ctx context.Context, opt *options, addr address) error {
 	// so collecting it often costs less than room for it beside them.
 	debug.SetGCPercent(20)
 
-	history, stop := context.WithCancel(ctx)
+	background, stop := context.WithCancel(ctx)
 	defer stop()
-	go srv.sampler.run(history)
+	go srv.sampler.run(background)
+	srv.web = newWeb(srv, addr.host)
+	go srv.web.run(background)
 
 	if addr.network == stdio {
-		return srv.handle(ctx, newDuplex(os.Stdin, os.Stdout, addr.String()))
+		srv.serving.Add(1)
+		srv.running.Add(1)
+		defer srv.running.Wait()
+		return srv.attend(ctx, newDuplex(os.Stdin, os.Stdout, addr.String()))
 	}
 	testOnlyListening(ln.Addr())
 	return srv.serve(ctx, ln)
@@ -391,6 +419,7 @@ type server struct {
 	silence  time.Duration
 	allow    prefixes
 	maxConns int32
+	web      *web // nil where HTTP is not spoken
 
 	running  sync.WaitGroup
 	serving  atomic.Int32 // connections
@@ -465,38 +494,51 @@ func (srv *server) refuse(conn net.Conn) {
 
 // attend is the goroutine of one connection. It is started as it is, since
 // each function around it would cost stack, and just that much too much.
-func (srv *server) attend(ctx context.Context, conn net.Conn) {
-	srv.handle(ctx, conn)
+func (srv *server) attend(ctx context.Context, conn net.Conn) error {
+	s := &session{sampler: srv.sampler, silence: srv.silence, web: srv.web != nil}
+	var err error
+	if srv.verbose > 0 {
+		err = srv.tell(ctx, conn, s)
+	} else {
+		err = s.serve(ctx, conn)
+	}
+	if err == errHTTP {
+		srv.web.take(conn, s, func() { srv.left(conn, s, nil) })
+		return nil
+	}
+	srv.left(conn, s, err)
+	return err
+}
+
+// left counts a connection out.
+func (srv *server) left(conn net.Conn, s *session, err error) {
+	if srv.verbose > 0 {
+		end := "closed"
+		if err != nil {
+			end = "cut off: " + cause(err).Error()
+		}
+		log.Printf("%s: %s, asked%s", clientOf(conn), end, s.requests())
+	}
 	srv.serving.Add(-1)
 	srv.running.Done()
 }
 
-// handle serves one connection.
-func (srv *server) handle(ctx context.Context, conn net.Conn) error {
-	s := &session{sampler: srv.sampler, silence: srv.silence}
-	if srv.verbose > 0 {
-		return srv.tell(ctx, conn, s)
-	}
-	return s.serve(ctx, conn)
-}
-
-// tell serves one connection, and logs what was asked for.
+// tell serves one connection, and logs that it came and, with -vv, what it asks.
 func (srv *server) tell(ctx context.Context, conn net.Conn, s *session) error {
-	client := conn.RemoteAddr().String()
-	if client == "" || client == "@" { // at the other end of a Unix socket
-		client = "unix socket"
-	}
+	client := clientOf(conn)
 	log.Printf("%s: connected", client)
 	if srv.verbose > 1 {
 		s.trace = func(request string) { log.Printf("%s: %s", client, request) }
 	}
-	err := s.serve(ctx, conn)
-	end := "closed"
-	if err != nil {
-		end = "cut off: " + cause(err).Error()
+	return s.serve(ctx, conn)
+}
+
+// clientOf names the other end of conn.
+func clientOf(conn net.Conn) string {
+	if name := conn.RemoteAddr().String(); name != "" && name != "@" {
+		return name
 	}
-	log.Printf("%s: %s, asked%s", client, end, s.requests())
-	return err
+	return "unix socket"
 }
 
 // requests says how often each word was asked for.
@@ -506,6 +548,9 @@ func (s *session) requests() string {
 		if n > 0 {
 			fmt.Fprintf(&text, " %d %s", n, words[w])
 		}
+	}
+	if s.scrapes > 0 {
+		fmt.Fprintf(&text, " %d metrics", s.scrapes)
 	}
 	return cmp.Or(text.String(), " nothing")
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shirou/gopsutil/v3/cpu"
@@ -90,6 +91,8 @@ type sample struct {
 type sampler struct {
 	times func(percpu bool) ([]cpu.TimesStat, error)
 	avg   func() (*load.AvgStat, error)
+
+	answers [readings]atomic.Int64 // that sessions gave of each word
 
 	mu      sync.Mutex
 	newest  [sources]*sample

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shirou/gopsutil/v3/cpu"
+)
+
+const (
+	headTime  = 10 * time.Second // for a whole request
+	idleTime  = 5 * time.Minute  // between two, unless -w says else
+	maxHeader = 8 << 10          // bytes
+)
+
+// errHTTP says that a session is none, since its client speaks HTTP.
+var errHTTP = errors.New("speaks HTTP")
+
+// methods are those of HTTP. No word begins with a capital letter, so a client
+// that begins with one of these and a space is no client of ours.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"}
+
+// A web answers the connections that turn out to speak HTTP. It is the
+// listener of its own server, which accepts them when they are handed over.
+type web struct {
+	*http.Server
+	srv   *server
+	conns chan net.Conn
+	done  chan struct{}
+	close func()
+	names []string // that a Host may have, besides an address
+}
+
+// sessionKey is where a request's context has the session of its connection.
+type sessionKey struct{}
+
+// newWeb gives the web of srv, which listens at host.
+func newWeb(srv *server, host string) *web {
+	w := &web{srv: srv, conns: make(chan net.Conn), done: make(chan struct{}), names: []string{"localhost", host}}
+	w.close = sync.OnceFunc(func() { close(w.done) })
+	if name, err := os.Hostname(); err == nil {
+		w.names = append(w.names, name)
+	}
+	idle := cmp.Or(srv.silence, idleTime)
+	w.Server = &http.Server{
+		Handler:           w,
+		ReadHeaderTimeout: min(headTime, idle),
+		ReadTimeout:       min(headTime, idle),
+		WriteTimeout:      stuckTime,
+		IdleTimeout:       idle,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          log.New(io.Discard, "", 0), // clients' faults are theirs
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, sessionKey{}, conn.(*webConn).session)
+		},
+	}
+	return w
+}
+
+func (w *web) Accept() (net.Conn, error) {
+	select {
+	case conn := <-w.conns:
+		return conn, nil
+	case <-w.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (w *web) Close() error   { w.close(); return nil }
+func (w *web) Addr() net.Addr { return &net.TCPAddr{} }
+
+// run serves what is handed over until ctx is done; then it finishes what is
+// under way, and soon.
+func (w *web) run(ctx context.Context) {
+	defer context.AfterFunc(ctx, func() {
+		soon, cancel := context.WithTimeout(context.Background(), 2*leaveTime)
+		defer cancel()
+		if w.Shutdown(soon) != nil {
+			w.Server.Close()
+		}
+	})()
+	w.Serve(w)
+}
+
+// take hands over the connection of a session that found HTTP.
+func (w *web) take(conn net.Conn, s *session, gone func()) {
+	conn.SetDeadline(time.Time{})
+	c := &webConn{Conn: conn, session: s, gone: sync.OnceFunc(gone)}
+	select {
+	case w.conns <- c:
+	case <-w.done:
+		c.Close()
+	}
+}
+
+// A webConn is a connection whose first bytes were read already. Its intervals
+// are those of the session that read them.
+type webConn struct {
+	net.Conn
+	*session
+	gone func()
+}
+
+func (c *webConn) Read(p []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(p, c.head)
+		c.head = c.head[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *webConn) Close() error {
+	defer c.gone()
+	return c.Conn.Close()
+}
+
+func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+	s := r.Context().Value(sessionKey{}).(*session)
+	if s.trace != nil {
+		s.trace(fmt.Sprintf("%q", r.Method+" "+r.URL.Path))
+	}
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	reading := slices.Index(words[:readings], path)
+	switch {
+	case !w.known(r.Host):
+		// Else a page in a browser here could read this, whose name was made to
+		// point at this machine.
+		http.Error(out, fmt.Sprintf("error: %q is no name of this host", r.Host), http.StatusForbidden)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		out.Header().Set("Allow", "GET, HEAD")
+		http.Error(out, "error: only GET and HEAD", http.StatusMethodNotAllowed)
+	case reading >= 0:
+		s.answer(word(reading))
+		answer := s.reply
+		s.reply = nil
+		w.send(out, answer, "text/plain; charset=utf-8")
+	case path == "metrics":
+		s.scrapes++
+		w.send(out, w.srv.metrics(), "text/plain; version=0.0.4; charset=utf-8")
+	default:
+		http.Error(out, "error: there are /"+strings.Join(words[:readings], ", /")+" and /metrics", http.StatusNotFound)
+	}
+}
+
+// send answers with text, which may be an error line.
+func (w *web) send(out http.ResponseWriter, text []byte, kind string) {
+	out.Header().Set("Content-Type", kind)
+	out.Header().Set("Cache-Control", "no-store")
+	if bytes.HasPrefix(text, []byte("error: ")) {
+		out.WriteHeader(http.StatusServiceUnavailable)
+	}
+	out.Write(text)
+}
+
+// known says whether host, of a request, is an address or a name of this host.
+func (w *web) known(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimSuffix(host, ".")
+	if host == "" { // from HTTP/1.0, which no browser speaks
+		return true
+	}
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return true
+	}
+	return slices.ContainsFunc(w.names, func(name string) bool { return name != "" && strings.EqualFold(name, host) })
+}
+
+// metrics gives the counters in Prometheus' text format, those that
+// node_exporter has under its names and with its help.
+func (srv *server) metrics() []byte {
+	cores, load := srv.sampler.now(perCPU), srv.sampler.now(averages)
+	if err := cmp.Or(cores.err, load.err); err != nil {
+		return fmt.Appendf(nil, "error: %v\n", err)
+	}
+	var text []byte
+	family := func(name, kind, help string) {
+		text = fmt.Appendf(text, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", name, help, kind)
+	}
+	family("node_cpu_seconds_total", "counter", "Seconds the CPUs spent in each mode.")
+	for _, t := range cores.cpus {
+		var seconds [modes]float64
+		gain(&seconds, &cpu.TimesStat{}, &t)
+		for mode, name := range modeNames {
+			text = fmt.Appendf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", cpuNumber(t), name, seconds[mode])
+		}
+	}
+	for _, average := range []struct {
+		minutes int
+		value   float64
+	}{{1, load.load.Load1}, {5, load.load.Load5}, {15, load.load.Load15}} {
+		name := fmt.Sprintf("node_load%d", average.minutes)
+		family(name, "gauge", fmt.Sprintf("%dm load average.", average.minutes))
+		text = fmt.Appendf(text, "%s %g\n", name, average.value)
+	}
+	family("cpunc_connections", "gauge", "Connections that are open.")
+	text = fmt.Appendf(text, "cpunc_connections %d\n", srv.serving.Load())
+	family("cpunc_answers_total", "counter", "Answers given to each word.")
+	for w := range readings {
+		text = fmt.Appendf(text, "cpunc_answers_total{word=%q} %d\n", w.String(), srv.sampler.answers[w].Load())
+	}
+	family("cpunc_build_info", "gauge", "Always 1; what cpunc was built from.")
+	return fmt.Appendf(text, "cpunc_build_info{version=%q,goversion=%q} 1\n", version(), runtime.Version())
+}

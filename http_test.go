@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fetch sends text as it is, and gives all that comes back.
+func fetch(t *testing.T, addr, text string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	go io.WriteString(conn, text)
+	got, _ := io.ReadAll(conn)
+	return string(got)
+}
+
+func TestHTTP(t *testing.T) {
+	addr, _ := serving(t, &server{})
+	hostname, _ := os.Hostname()
+	get := func(host, path string) string {
+		return fetch(t, addr, "GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
+	}
+	for _, test := range []struct{ name, got, status, body string }{
+		{"cpu", get("localhost", "/cpu"), "200 OK", stillCPU},
+		{"cores", get("127.0.0.1:5000", "/cores"), "200 OK", stillCores},
+		{"modes", get("[::1]:5000", "/modes"), "200 OK", stillModes},
+		{"load", get("[::1]", "/load"), "200 OK", stillLoad},
+		{"host name", get(hostname, "/cpu"), "200 OK", stillCPU},
+		{"name of -l", get("EXAMPLE.test.:80", "/cpu"), "200 OK", stillCPU},
+		{"no host in 1.0", fetch(t, addr, "GET /cpu HTTP/1.0\r\n\r\n"), "200 OK", stillCPU},
+		{"bye is no path", get("localhost", "/bye"), "404 Not Found", "error: there are /cpu, /cores, /modes, /load and /metrics\n"},
+		{"root", get("localhost", "/"), "404 Not Found", "error: there are /cpu, /cores, /modes, /load and /metrics\n"},
+		{"foreign host", get("evil.example", "/cpu"), "403 Forbidden", "error: \"evil.example\" is no name of this host\n"},
+		{"foreign host, metrics", get("evil.example:5000", "/metrics"), "403 Forbidden", "error: \"evil.example:5000\" is no name of this host\n"},
+		{"no host in 1.1", fetch(t, addr, "GET /cpu HTTP/1.1\r\n\r\n"), "400 Bad Request", ""},
+		{"post", fetch(t, addr, "POST /cpu HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\ncpu"), "405 Method Not Allowed", "error: only GET and HEAD\n"},
+		{"head", fetch(t, addr, "HEAD /cpu HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), "200 OK", ""},
+		{"0.9", fetch(t, addr, "GET /cpu\r\n\r\n"), "400 Bad Request", ""},
+		{"a megabyte of headers", fetch(t, addr, "GET /cpu HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 1<<20)+"\r\n\r\n"), "431 Request Header Fields Too Large", ""},
+		{"pipelined", fetch(t, addr, strings.Repeat("GET /cpu HTTP/1.1\r\nHost: localhost\r\n\r\n", 3)+"GET /load HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), "200 OK", stillLoad},
+	} {
+		head, body, _ := strings.Cut(test.got, "\r\n\r\n")
+		if !strings.HasPrefix(head, "HTTP/1.") || !strings.HasPrefix(head[9:], test.status) {
+			t.Errorf("%s: %q, want %s", test.name, test.got, test.status)
+		} else if test.body != "" && !strings.HasSuffix(body, test.body) {
+			t.Errorf("%s: body %q, want %q", test.name, body, test.body)
+		} else if test.name == "head" && body != "" {
+			t.Errorf("HEAD got the body %q", body)
+		}
+	}
+	// What is not HTTP goes on unchanged.
+	if got := fetch(t, addr, "GETcpu\ncpu bye"); !strings.HasPrefix(got, `error: unknown word "GETcpu"`) || !strings.HasSuffix(got, stillCPU) {
+		t.Errorf("%q", got)
+	}
+	if got := fetch(t, addr, "cpu GET /cpu HTTP/1.1\r\n\r\nbye"); !strings.HasPrefix(got, stillCPU+`error: unknown word "GET"`) {
+		t.Errorf("%q", got)
+	}
+	if got := fetch(t, addr, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"+strings.Repeat("\xaa", 500)); !strings.HasPrefix(got, `error: unknown word "\x16\x03\x01`) {
+		t.Errorf("TLS hello: %q", got)
+	}
+}
+
+// Each HTTP connection has intervals of its own, as any other has.
+func TestHTTPIntervals(t *testing.T) {
+	inBubble(t, 60300*time.Millisecond, func(_, tick int) bool { return tick%7 < tick%3 }, func(t *testing.T, k *kernel, smp *sampler) {
+		srv := &server{sampler: smp, maxConns: 10}
+		srv.web = newWeb(srv, "")
+		ctx, cancel := context.WithCancel(t.Context())
+		go srv.web.run(ctx)
+		defer synctest.Wait()
+		defer srv.running.Wait()
+		defer cancel()
+		connect := func() (get func() string) {
+			client, server := net.Pipe()
+			srv.running.Add(1)
+			srv.serving.Add(1)
+			go srv.attend(ctx, server)
+			t.Cleanup(func() { client.Close() })
+			in := bufio.NewReader(client)
+			return func() string {
+				io.WriteString(client, "GET /cpu HTTP/1.1\r\nHost: localhost\r\n\r\n")
+				resp, err := http.ReadResponse(in, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, _ := io.ReadAll(resp.Body)
+				return strings.TrimSpace(string(body))
+			}
+		}
+		one, two := connect(), connect()
+		first := one()
+		begin := time.Now()
+		if got := one(); got != first {
+			t.Errorf("asked again at once: %s, want %s", got, first)
+		}
+		time.Sleep(350 * time.Millisecond)
+		two()
+		time.Sleep(350 * time.Millisecond)
+		two()
+		if got, want := one(), k.percent(begin, time.Now()); got != want {
+			t.Errorf("%s, want the %s since its own last answer", got, want)
+		}
+	})
+}
+
+// The decision between the two tongues depends on the bytes alone.
+func FuzzTongue(f *testing.F) {
+	f.Add([]byte("GET /cpu HTTP/1.1\r\n\r\n"), []byte{1})
+	f.Add([]byte("HEAD / HTTP/1.0\r\n"), []byte{4, 1})
+	f.Add([]byte("GETTING cpu"), []byte{2})
+	f.Add([]byte(" GET / "), []byte{1})
+	f.Add([]byte("cpuGET / "), []byte{3})
+	f.Fuzz(func(t *testing.T, in, cuts []byte) {
+		var chunks [][]byte
+		for i, rest := 0, in; len(rest) > 0; i++ {
+			n := 1
+			if len(cuts) > 0 {
+				n = min(1+int(cuts[i%len(cuts)]), len(rest))
+			}
+			chunks = append(chunks, rest[:n])
+			rest = rest[n:]
+		}
+		conn := &tape{chunks: chunks}
+		s := &session{sampler: still(), web: true}
+		err := s.serve(context.Background(), conn)
+		method, _, ok := bytes.Cut(in, []byte(" "))
+		if want := ok && slices.Contains(methods, string(method)); want != (err == errHTTP) {
+			t.Fatalf("%q cut by %v: %v", in, cuts, err)
+		}
+		if err == errHTTP {
+			if got := append(s.head, bytes.Join(conn.chunks, nil)...); !bytes.Equal(got, in) || len(conn.writes) > 0 {
+				t.Errorf("of %q are left %q, with %q written", in, got, conn.writes)
+			}
+		} else if got, want := strings.Join(conn.writes, ""), strings.Join(play(still(), in), ""); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	})
+}
+
+// The metrics have the names, the labels and the values of node_exporter.
+func TestMetrics(t *testing.T) {
+	srv := &server{}
+	addr, _ := serving(t, srv)
+	get := func(path string) string {
+		return fetch(t, addr, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	}
+	before := srv.sampler.answers[coresWord].Load()
+	get("/cores")
+	got := get("/metrics")
+	for _, want := range []string{
+		"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
+		"# HELP node_cpu_seconds_total Seconds the CPUs spent in each mode.\n# TYPE node_cpu_seconds_total counter\n",
+		"node_cpu_seconds_total{cpu=\"0\",mode=\"user\"} 0\n",
+		"node_cpu_seconds_total{cpu=\"1\",mode=\"idle\"} 0\n",
+		"# HELP node_load5 5m load average.\n# TYPE node_load5 gauge\nnode_load5 2\n",
+		"cpunc_connections 1\n",
+		fmt.Sprintf("cpunc_answers_total{word=\"cores\"} %d\n", before+1),
+		"# TYPE cpunc_build_info gauge\ncpunc_build_info{version=",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the metrics lack %q:\n%s", want, got)
+		}
+	}
+	if n := len(regexp.MustCompile(`(?m)^node_cpu_seconds_total\{`).FindAllString(got, -1)); n != 2*int(modes) {
+		t.Errorf("%d counters for two CPUs", n)
+	}
+}
+
+// A request that comes too slowly, and a connection that waits too long for the
+// next, are closed.
+func TestSlowHTTP(t *testing.T) {
+	for _, test := range []struct {
+		send  string
+		after time.Duration
+	}{
+		{"GET /cpu HTTP/1.1\r\n", headTime},
+		{"GET /load HTTP/1.1\r\nHost: localhost\r\n\r\n", idleTime},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := &server{sampler: newKernel(1, quarter).sampler(), maxConns: 10}
+			srv.web = newWeb(srv, "")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer synctest.Wait()
+			defer srv.running.Wait()
+			defer cancel()
+			go srv.web.run(ctx)
+			client, server := net.Pipe()
+			srv.running.Add(1)
+			go srv.attend(ctx, server)
+			begin := time.Now()
+			io.WriteString(client, test.send)
+			io.Copy(io.Discard, client)
+			if took := time.Since(begin); took < test.after || took > test.after+time.Second {
+				t.Errorf("%q: closed after %v, want %v", test.send, took, test.after)
+			}
+		})
+	}
+}
