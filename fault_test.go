@@ -103,7 +103,7 @@ func TestBadCompany(t *testing.T) {
 	t.Parallel()
 	silent, slow, greedy, rude := 5000, 1000, 100, 100
 	if testing.Short() || raceEnabled() {
-		silent, slow = 500, 100
+		silent, slow, greedy, rude = 500, 100, 20, 20
 	}
 	srv := &server{silence: 2 * time.Second}
 	addr, _ := serving(t, srv)
@@ -143,6 +143,7 @@ func TestBadCompany(t *testing.T) {
 	}
 	for i := range greedy + rude {
 		conn := dial()
+		conn.(*net.TCPConn).SetReadBuffer(4096) // full soon
 		words := bytes.Repeat([]byte("modes "), 1000)
 		if i >= greedy {
 			words = bytes.Repeat([]byte("rubbish"), 1000)

@@ -16,11 +16,13 @@ An answer covers the time since the same connection was last answered that
 word, and the first one at least the last second; how many others ask changes
 nothing. Between words white space is optional. The word bye, or the end of
 input, closes the connection; what is not a word gets a line that begins with
-"error:".
+"error:". A connection that begins like HTTP is HTTP: GET /cpu, and /metrics for
+Prometheus.
 
 Dialing, cpunc asks for the words of -r every -i seconds and prints each answer
 as a line, at once; nothing but readings goes to standard output. Without a
-host it reads this machine, through the same session over a pipe in memory. The
+host it reads this machine, through the same session over a pipe in memory;
+-e dials a command, -U a Unix socket, and -g draws a chart. The
 port is 5000 where none is given. Listening is on localhost alone where no host
 is given.
 

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,6 +92,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":      exits,
 			"waitlisten": waitListen,
+			"query":      query,
 			"waitfile":   waitFile,
 			"gone":       gone,
 			"recipe":     func(ts *testscript.TestScript, neg bool, args []string) { writeRecipe(ts, readme, args[0]) },
@@ -164,6 +168,21 @@ func waitPort(ts *testscript.TestScript, neg bool, args []string) {
 			conn.Close()
 		}
 		return err == nil
+	})
+}
+
+// query waits until the Prometheus at $PORT answers a query with one value.
+func query(ts *testscript.TestScript, neg bool, args []string) {
+	var got string
+	eventually(ts, "query "+args[0], func() bool {
+		resp, err := http.Get("http://127.0.0.1:" + ts.Getenv("PORT") + "/api/v1/query?query=" + url.QueryEscape(args[0]))
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		got = string(body)
+		return strings.Contains(got, `,"`+args[1]+`"]`)
 	})
 }
 
@@ -251,7 +270,7 @@ func readReadme(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	recipes := map[string]string{}
-	blocks := regexp.MustCompile("(?ms)^(?:<!-- (.*?) -->\n)?```(sh|ini)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1)
+	blocks := regexp.MustCompile("(?ms)^(?:<!-- (.*?) -->\n)?```(sh|ini|yaml)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1)
 	for _, block := range blocks {
 		comment, code := block[1], block[3]
 		if strings.HasPrefix(comment, "not run: ") {
@@ -267,13 +286,17 @@ func readReadme(t *testing.T) map[string]string {
 		}
 		recipes[name] = code
 	}
-	script, err := os.ReadFile("testdata/recipes.txtar")
-	if err != nil {
-		t.Fatal(err)
+	var script []byte
+	for _, file := range []string{"testdata/recipes.txtar", "testdata/http.txtar"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script = append(script, text...)
 	}
 	for name := range recipes {
 		if !bytes.Contains(script, []byte("recipe "+strings.TrimSuffix(name, ".sh")+"\n")) {
-			t.Errorf("testdata/recipes.txtar does not try %s", name)
+			t.Errorf("no script tries %s", name)
 		}
 	}
 	return recipes
