@@ -230,3 +230,52 @@ func BenchmarkAnswer(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkPhase polls a hundred hosts ten times a second, and reports how far
+// from their instants the requests arrive.
+func BenchmarkPhase(b *testing.B) {
+	const hosts, interval = 100, 100 * time.Millisecond
+	addr, _ := spawn(b, "cpunc", servers[0].args)
+	name, port, _ := net.SplitHostPort(addr)
+	for b.Loop() {
+		var mu sync.Mutex
+		var sent []time.Time
+		p := &poller{
+			words: []word{cpuWord}, interval: interval, count: 30, wait: 10 * time.Second,
+			open: func(ctx context.Context, a address) (net.Conn, error) {
+				conn, err := a.open(ctx, 10*time.Second, false)
+				return &stamped{Conn: conn, stamp: func() {
+					mu.Lock()
+					defer mu.Unlock()
+					sent = append(sent, time.Now())
+				}}, err
+			},
+			emit: func(line) error { return nil },
+		}
+		for range hosts {
+			p.hosts = append(p.hosts, &host{address: address{"tcp", name, port}})
+		}
+		if err := p.run(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		sent = sent[hosts : len(sent)-hosts] // not the first tick, which may be late, nor bye
+		start := sent[0].Add(-interval)
+		var off []time.Duration
+		for _, at := range sent {
+			off = append(off, (at.Sub(start)+interval/2)%interval-interval/2)
+		}
+		slices.SortFunc(off, func(x, y time.Duration) int { return int(x.Abs() - y.Abs()) })
+		b.ReportMetric(float64(off[len(off)*99/100].Abs().Microseconds()), "µs-p99")
+	}
+}
+
+// A stamped connection notes when it is written to.
+type stamped struct {
+	net.Conn
+	stamp func()
+}
+
+func (s *stamped) Write(p []byte) (int, error) {
+	s.stamp()
+	return s.Conn.Write(p)
+}

@@ -434,6 +434,7 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 
 	var pause time.Duration
+	var said time.Time
 	for {
 		conn, err := ln.Accept()
 		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -443,8 +444,9 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 			return nil
 		}
 		if err != nil { // out of descriptors, or the client was gone already
-			if pause == 0 {
+			if now := time.Now(); now.Sub(said) > time.Minute {
 				log.Printf("accept: %v; waiting", cause(err))
+				said = now
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			select {

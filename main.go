@@ -466,7 +466,8 @@ func parseAddress(network, s, port string, lowest int) (address, error) {
 		}
 		port = own
 	}
-	if host == "" || host == "-" {
+	_, notIP = netip.ParseAddr(host)
+	if host == "" || host == "-" || strings.ContainsAny(host, "[] \t\r\n") || notIP != nil && strings.Contains(host, ":") {
 		return address{}, fmt.Errorf("%q names no host", s)
 	}
 	if port == "" {

@@ -467,7 +467,7 @@ func TestAddresses(t *testing.T) {
 }
 
 func FuzzAddress(f *testing.F) {
-	for _, s := range []string{"web1", "web1:6000", "[::1]:5000", "::1", "fe80::1%eth0", "[::1]", ":5000", "a:b:c", ""} {
+	for _, s := range []string{"web1", "web1:6000", "[::1]:5000", "::1", "fe80::1%eth0", "[::1]", ":5000", "a:b:c", "", "[", "[a:b]", "::%]"} {
 		f.Add(s, "")
 		f.Add(s, "6000")
 	}
