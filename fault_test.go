@@ -39,7 +39,8 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	srv.web = newWeb(srv, "example.test")
-	go srv.web.run(ctx)
+	var helpers sync.WaitGroup
+	helpers.Go(func() { srv.web.run(ctx) })
 	ended := make(chan error, 1)
 	go func() { ended <- srv.serve(ctx, ln) }()
 	end = sync.OnceFunc(func() {
@@ -48,6 +49,7 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+		helpers.Wait()
 		if took := time.Since(begin); took > time.Second {
 			t.Errorf("the end took %v", took)
 		}

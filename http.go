@@ -86,14 +86,19 @@ func (w *web) Addr() net.Addr { return &net.TCPAddr{} }
 // run serves what is handed over until ctx is done; then it finishes what is
 // under way, and soon.
 func (w *web) run(ctx context.Context) {
-	defer context.AfterFunc(ctx, func() {
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(over)
 		soon, cancel := context.WithTimeout(context.Background(), 2*leaveTime)
 		defer cancel()
 		if w.Shutdown(soon) != nil {
 			w.Server.Close()
 		}
-	})()
+	})
 	w.Serve(w)
+	if !stop() {
+		<-over
+	}
 }
 
 // take hands over the connection of a session that found HTTP.

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,9 +84,10 @@ func TestHTTPIntervals(t *testing.T) {
 		srv := &server{sampler: smp, maxConns: 10}
 		srv.web = newWeb(srv, "")
 		ctx, cancel := context.WithCancel(t.Context())
-		go srv.web.run(ctx)
-		defer synctest.Wait()
+		var helpers sync.WaitGroup
+		helpers.Go(func() { srv.web.run(ctx) })
 		defer srv.running.Wait()
+		defer helpers.Wait()
 		defer cancel()
 		connect := func() (get func() string) {
 			client, server := net.Pipe()
@@ -163,6 +165,7 @@ func TestMetrics(t *testing.T) {
 	}
 	before := srv.sampler.answers[coresWord].Load()
 	get("/cores")
+	eventuallyTrue(t, "it gone", 5*time.Second, func() bool { return srv.serving.Load() == 0 })
 	got := get("/metrics")
 	for _, want := range []string{
 		"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
@@ -197,10 +200,11 @@ func TestSlowHTTP(t *testing.T) {
 			srv := &server{sampler: newKernel(1, quarter).sampler(), maxConns: 10}
 			srv.web = newWeb(srv, "")
 			ctx, cancel := context.WithCancel(t.Context())
-			defer synctest.Wait()
+			var helpers sync.WaitGroup
+			helpers.Go(func() { srv.web.run(ctx) })
 			defer srv.running.Wait()
+			defer helpers.Wait()
 			defer cancel()
-			go srv.web.run(ctx)
 			client, server := net.Pipe()
 			srv.running.Add(1)
 			go srv.attend(ctx, server)

@@ -304,11 +304,13 @@ func listen(ctx context.Context, opt *options, addr address) error {
 	// so collecting it often costs less than room for it beside them.
 	debug.SetGCPercent(20)
 
-	background, stop := context.WithCancel(ctx)
-	defer stop()
-	go srv.sampler.run(background)
 	srv.web = newWeb(srv, addr.host)
-	go srv.web.run(background)
+	background, stop := context.WithCancel(ctx)
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer stop()
+	helpers.Go(func() { srv.sampler.run(background) })
+	helpers.Go(func() { srv.web.run(background) })
 
 	if addr.network == stdio {
 		srv.serving.Add(1)
