@@ -68,10 +68,11 @@ func thisMachine() net.Conn {
 	client, server := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	smp := newSampler()
-	go func() { defer onPanic(); smp.run(ctx) }()
 	go func() {
 		defer onPanic()
 		defer cancel()
+		smp.remember() // so that the first answers wait together, not one by one
+		go func() { defer onPanic(); smp.run(ctx) }()
 		(&session{sampler: smp}).serve(ctx, server)
 	}()
 	return client
@@ -156,7 +157,7 @@ func (p *peer) line(deadline time.Time) ([]byte, error) {
 // parseAnswer checks that line answers w, and splits it into its numbers.
 func parseAnswer(w word, line []byte) ([]string, error) {
 	if text, ok := bytes.CutPrefix(line, []byte("error: ")); ok {
-		return nil, fmt.Errorf("server error: %s", excerpt(text))
+		return nil, fmt.Errorf("error: %s", excerpt(text))
 	}
 	columns := strings.Fields(string(line))
 	width := len(columns)

@@ -122,7 +122,7 @@ func TestServersMisbehave(t *testing.T) {
 		{"answers nan", func(c net.Conn) { io.WriteString(c, "nan\n") }, `alpha:5000: not a reading of cpu: "nan"`, 0},
 		{"answers over 100", func(c net.Conn) { io.WriteString(c, "100.1\n") }, `alpha:5000: not a reading of cpu: "100.1"`, 0},
 		{"answers below 0", func(c net.Conn) { io.WriteString(c, "-1.0\n") }, `alpha:5000: not a reading of cpu: "-1.0"`, 0},
-		{"says error", func(c net.Conn) { io.WriteString(c, "error: no\x07\n") }, `alpha:5000: server error: "no\a"`, 0},
+		{"says error", func(c net.Conn) { io.WriteString(c, "error: no\x07\n") }, `alpha:5000: error: "no\a"`, 0},
 		{"endless line", func(c net.Conn) {
 			for {
 				if _, err := io.WriteString(c, strings.Repeat("z", 4096)); err != nil {

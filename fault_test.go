@@ -220,7 +220,7 @@ func TestMaxConns(t *testing.T) {
 		}
 		conn.Write([]byte("cpu\n"))
 		got, err := io.ReadAll(conn)
-		if want := "error: 3 connections are open already\n"; string(got) != want || err != nil {
+		if want := "error: more than 3 connections\n"; string(got) != want || err != nil {
 			t.Errorf("%q, %v, want %q", got, err, want)
 		}
 		conn.Close()

@@ -143,7 +143,7 @@ func (f *frame) String() string {
 func (c *chart) draw(w, h int) *frame {
 	f := newFrame(w, h)
 	if w < minWidth || h < minHeight {
-		f.put(0, 0, plain, fmt.Sprintf("terminal too small: %d×%d, not %d×%d", w, h, minWidth, minHeight))
+		f.put(0, 0, plain, fmt.Sprintf("too small: %d×%d is needed", minWidth, minHeight))
 		return f
 	}
 	shown := c.shown()
@@ -267,7 +267,7 @@ func lay(entries []entry, w, rows int) ([][]entry, bool) {
 func (c *chart) mark(i int) string {
 	switch {
 	case c.ascii:
-		return string("*+xo#@%&"[i%8])
+		return string("*ox#@%&="[i%8])
 	case c.mono:
 		return string([]rune("●▲■◆○△□◇")[i%8])
 	}

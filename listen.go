@@ -491,7 +491,7 @@ func (srv *server) refuse(conn net.Conn) {
 	srv.running.Go(func() {
 		defer srv.refusals.Add(-1)
 		conn.SetWriteDeadline(time.Now().Add(leaveTime))
-		fmt.Fprintf(conn, "error: %d connections are open already\n", srv.maxConns)
+		fmt.Fprintf(conn, "error: more than %d connections\n", srv.maxConns)
 		hangUp(conn)
 	})
 }

@@ -43,6 +43,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -114,8 +115,11 @@ func newApp(opt *options) *cli.App {
 		DisableSliceFlagSeparator: true, // a command may have commas
 		HideHelp:                  true,
 		HideVersion:               true, // the library's takes -v
-		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
-		ExitErrHandler:            func(*cli.Context, error) {}, // main alone exits
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
+			// The library has one dash for all names.
+			return usagef("%s", longName.ReplaceAllString(err.Error(), "$1--$2"))
+		},
+		ExitErrHandler: func(*cli.Context, error) {}, // main alone exits
 		Flags: []cli.Flag{
 			&cli.GenericFlag{Name: "interval", Aliases: []string{"i"}, Value: &opt.interval, Category: dialing,
 				Usage: "`SECONDS` between polls, or 500ms, 1m; 0: no pause (1)"},
@@ -167,6 +171,8 @@ func newApp(opt *options) *cli.App {
 		Action: func(c *cli.Context) error { return start(c, opt) },
 	}
 }
+
+var longName = regexp.MustCompile(`(flag |: )-(\w\w)`)
 
 const synopsis = `cpunc: netcat for CPU readings
 
@@ -371,6 +377,9 @@ func addresses(opt *options, operands []string) ([]address, error) {
 		addrs = []address{{network: socket, host: opt.socket}}
 	case len(commands) > 0:
 		for _, c := range commands {
+			if strings.TrimSpace(c) == "" {
+				return nil, errors.New("--exec needs a command")
+			}
 			addrs = append(addrs, address{network: command, host: c})
 		}
 	case opt.listen && slices.Equal(operands, []string{"-"}):
@@ -388,7 +397,7 @@ func addresses(opt *options, operands []string) ([]address, error) {
 	case opt.socket != "" && len(commands) > 0:
 		err = errors.New("--unix and --exec exclude each other")
 	case len(operands) > 0:
-		err = fmt.Errorf("%q and %q: one too many to connect to", a, operands[0])
+		err = fmt.Errorf("%q and %q: one too many", a, operands[0])
 	case network != "tcp":
 		err = fmt.Errorf("-4 and -6 mean nothing for %s", a)
 	case opt.port != "":
@@ -431,6 +440,9 @@ func dialAddresses(network string, operands []string) (addrs []address, err erro
 // of -p.
 func listenAddress(network string, operands []string, port string) ([]address, error) {
 	host := "localhost"
+	if network == "tcp6" { // which localhost need not be
+		host = "::1"
+	}
 	switch {
 	case len(operands) > 2:
 		return nil, fmt.Errorf("one host and one port at most: %q", operands)
@@ -493,6 +505,10 @@ func cause(err error) error {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		return errors.New(dns.Err)
+	}
+	var addr *net.AddrError
+	if errors.As(err, &addr) {
+		return errors.New(addr.Err)
 	}
 	var call *os.SyscallError
 	if errors.As(err, &call) {
