@@ -107,18 +107,20 @@ type answer struct {
 	end  *sample
 }
 
-// serve answers the words that arrive on conn until the client says bye, ends
-// its input or is gone, or ctx is done. What one read brings is answered with
-// one write. In the end it closes conn; the error says why it had to.
-//
-// If the client speaks HTTP, serve gives errHTTP and leaves conn as it is, but
-// for what s.head then holds.
+// serve answers the words that arrive on conn, and closes it in the end.
 func (s *session) serve(ctx context.Context, conn net.Conn) error {
-	defer func() {
-		if s.head == nil {
-			hangUp(conn)
-		}
-	}()
+	err := s.converse(ctx, conn)
+	if err != errHTTP {
+		hangUp(conn)
+	}
+	return err
+}
+
+// converse answers the words that arrive on conn until the client says bye,
+// ends its input or is gone, or ctx is done. What one read brings is answered
+// with one write. The error says why conn had to be closed; errHTTP says that
+// the client speaks HTTP, of which s.head has what was read.
+func (s *session) converse(ctx context.Context, conn net.Conn) error {
 	// Reading stops at once; an answer under way is finished, and soon.
 	defer context.AfterFunc(ctx, func() {
 		conn.SetReadDeadline(time.Now())
@@ -135,8 +137,7 @@ func (s *session) serve(ctx context.Context, conn net.Conn) error {
 		n, readErr := conn.Read(in[:])
 		for i := 0; open && i < n; i++ {
 			if open = s.take(in[i]); s.head != nil {
-				s.head = append(s.head, in[i+1:n]...)
-				return errHTTP
+				return s.handOver(in[i+1 : n])
 			}
 			if len(s.reply) > maxReply {
 				if err := s.flush(ctx, conn); err != nil {
@@ -166,12 +167,8 @@ func (s *session) serve(ctx context.Context, conn net.Conn) error {
 // take takes one byte, adds what it calls for to the reply, and says whether
 // the session goes on.
 func (s *session) take(b byte) bool {
-	if s.web && s.taken <= maxToken {
-		if begin := s.scan.token[:s.scan.n]; b == ' ' && s.taken == len(begin) && slices.Contains(methods, string(begin)) {
-			s.head = append(slices.Clone(begin), b)
-			return false
-		}
-		s.taken++
+	if s.web && s.isHTTP(b) {
+		return false
 	}
 	w, err := s.scan.next(b)
 	s.refuse(err)
@@ -186,6 +183,29 @@ func (s *session) take(b byte) bool {
 	}
 	s.answer(w)
 	return true
+}
+
+// isHTTP says whether b is the space behind a method that the connection began
+// with.
+func (s *session) isHTTP(b byte) bool {
+	if s.taken > maxToken {
+		return false
+	}
+	begin := s.scan.token[:s.scan.n]
+	if b == ' ' && s.taken == len(begin) && slices.Contains(methods, string(begin)) {
+		s.head = append(slices.Clone(begin), b)
+		return true
+	}
+	s.taken++
+	return false
+}
+
+// handOver ends a session that is none; rest is what was read with its head.
+//
+//go:noinline // inlined, it would add to the stack that each session keeps
+func (s *session) handOver(rest []byte) error {
+	s.head = append(s.head, rest...)
+	return errHTTP
 }
 
 // refuse adds an error line to the reply, unless err is nil.
@@ -504,12 +524,13 @@ func (srv *server) attend(ctx context.Context, conn net.Conn) error {
 	if srv.verbose > 0 {
 		err = srv.tell(ctx, conn, s)
 	} else {
-		err = s.serve(ctx, conn)
+		err = s.converse(ctx, conn)
 	}
 	if err == errHTTP {
 		srv.web.take(conn, s, func() { srv.left(conn, s, nil) })
 		return nil
 	}
+	hangUp(conn)
 	srv.left(conn, s, err)
 	return err
 }
@@ -534,7 +555,7 @@ func (srv *server) tell(ctx context.Context, conn net.Conn, s *session) error {
 	if srv.verbose > 1 {
 		s.trace = func(request string) { log.Printf("%s: %s", client, request) }
 	}
-	return s.serve(ctx, conn)
+	return s.converse(ctx, conn)
 }
 
 // clientOf names the other end of conn.
