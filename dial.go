@@ -161,7 +161,7 @@ func parseAnswer(w word, line []byte) ([]string, error) {
 	}
 	columns := strings.Fields(string(line))
 	width := len(columns)
-	if want := [readings]int{cpuWord: 1, modesWord: int(modes), loadWord: 3}[w]; want != 0 && width != want || width == 0 {
+	if want := w.width(); want != 0 && width != want || width == 0 {
 		return nil, fmt.Errorf("not a reading of %s: %s", w, excerpt(line))
 	}
 	for _, column := range columns {
@@ -430,7 +430,7 @@ func (h *host) take(ws []word, answers [][]string) {
 // width is how many columns the answer to w has; to cores, how many the last
 // one had.
 func (h *host) width(w word) int {
-	return [readings]int{cpuWord: 1, coresWord: max(1, h.cores), modesWord: int(modes), loadWord: 3}[w]
+	return cmp.Or(w.width(), h.cores, 1)
 }
 
 // columnName is what column c of the answer to w is called.
@@ -525,11 +525,11 @@ func (p *poller) session(ctx context.Context, h *host, conn net.Conn) error {
 			if err != nil {
 				err = fmt.Errorf("%s: %w", h, err)
 			}
-			if p.keep {
-				p.results <- result{host: h, tick: r.tick, answers: answers}
-			} else {
-				p.results <- result{h, r.tick, answers, err}
+			told := err
+			if p.keep { // then the host is away, and that is no error of the polling
+				told = nil
 			}
+			p.results <- result{h, r.tick, answers, told}
 			if err != nil {
 				return err
 			}
@@ -686,12 +686,7 @@ func (p *printer) print(l line) error {
 		text = l.at.UTC().AppendFormat(text, p.timeFormat)
 		text = append(text, ' ')
 	}
-	for i, column := range l.columns {
-		if i > 0 {
-			text = append(text, ' ')
-		}
-		text = append(text, column...)
-	}
+	text = append(text, strings.Join(l.columns, " ")...)
 	if _, err := p.w.Write(append(text, '\n')); err != nil {
 		return fmt.Errorf("write standard output: %w", cause(err))
 	}

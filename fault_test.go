@@ -410,8 +410,6 @@ func TestRudePeers(t *testing.T) {
 		}
 		tcp.Close()
 	}
-	var h honest
-	h.delays = nil
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)

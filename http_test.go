@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,23 +77,31 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
+// webInMemory gives what opens connections to a server that speaks HTTP, and
+// what ends it.
+func webInMemory(t *testing.T, smp *sampler) (open func() net.Conn, end func()) {
+	srv := &server{sampler: smp, maxConns: 10}
+	srv.web = newWeb(srv, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	srv.running.Go(func() { srv.web.run(ctx) })
+	open = func() net.Conn {
+		client, server := net.Pipe()
+		srv.running.Add(1)
+		srv.serving.Add(1)
+		go srv.attend(ctx, server)
+		t.Cleanup(func() { client.Close() })
+		return client
+	}
+	return open, func() { cancel(); srv.running.Wait() }
+}
+
 // Each HTTP connection has intervals of its own, as any other has.
 func TestHTTPIntervals(t *testing.T) {
 	inBubble(t, 60300*time.Millisecond, func(_, tick int) bool { return tick%7 < tick%3 }, func(t *testing.T, k *kernel, smp *sampler) {
-		srv := &server{sampler: smp, maxConns: 10}
-		srv.web = newWeb(srv, "")
-		ctx, cancel := context.WithCancel(t.Context())
-		var helpers sync.WaitGroup
-		helpers.Go(func() { srv.web.run(ctx) })
-		defer srv.running.Wait()
-		defer helpers.Wait()
-		defer cancel()
+		open, end := webInMemory(t, smp)
+		defer end()
 		connect := func() (get func() string) {
-			client, server := net.Pipe()
-			srv.running.Add(1)
-			srv.serving.Add(1)
-			go srv.attend(ctx, server)
-			t.Cleanup(func() { client.Close() })
+			client := open()
 			in := bufio.NewReader(client)
 			return func() string {
 				io.WriteString(client, "GET /cpu HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -197,17 +204,9 @@ func TestSlowHTTP(t *testing.T) {
 		{"GET /load HTTP/1.1\r\nHost: localhost\r\n\r\n", idleTime},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			srv := &server{sampler: newKernel(1, quarter).sampler(), maxConns: 10}
-			srv.web = newWeb(srv, "")
-			ctx, cancel := context.WithCancel(t.Context())
-			var helpers sync.WaitGroup
-			helpers.Go(func() { srv.web.run(ctx) })
-			defer srv.running.Wait()
-			defer helpers.Wait()
-			defer cancel()
-			client, server := net.Pipe()
-			srv.running.Add(1)
-			go srv.attend(ctx, server)
+			open, end := webInMemory(t, newKernel(1, quarter).sampler())
+			defer end()
+			client := open()
 			begin := time.Now()
 			io.WriteString(client, test.send)
 			io.Copy(io.Discard, client)

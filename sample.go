@@ -71,6 +71,12 @@ func (w word) source() source {
 	return [readings]source{cpuWord: totals, coresWord: perCPU, modesWord: totals, loadWord: averages}[w]
 }
 
+// width is how many numbers the answer to w has; 0 for cores, which machines
+// have as they like.
+func (w word) width() int {
+	return [readings]int{cpuWord: 1, modesWord: int(modes), loadWord: 3}[w]
+}
+
 const (
 	tick        = 10 * time.Millisecond  // what kernels count in; nothing is read more often
 	minWindow   = 100 * time.Millisecond // the shortest interval of an answer
