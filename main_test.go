@@ -32,8 +32,7 @@ func TestMain(m *testing.M) {
 			// The address goes into the file $READY, for waitlisten.
 			testOnlyListening = func(addr net.Addr) {
 				if ready := os.Getenv("READY"); ready != "" {
-					os.WriteFile(ready+".new", fmt.Appendf(nil, "%v %d", addr, os.Getpid()), 0o666)
-					os.Rename(ready+".new", ready)
+					replaceFile(ready, fmt.Sprintf("%v %d", addr, os.Getpid()))
 				}
 			}
 			// A script that replaces its proc/stat must not meet a history
@@ -57,18 +56,32 @@ func TestMain(m *testing.M) {
 }
 
 // steady reads counters, from the file that $HOST_PROC names, that move as those
-// of a machine that is always busy to the same percentage.
+// of a machine that is always busy to the same percentage. Several processes may
+// have the file at once: it goes by the clock, and is never seen half written.
 func steady(percent float64) func(bool) ([]cpu.TimesStat, error) {
-	start := time.Now()
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	return func(percpu bool) ([]cpu.TimesStat, error) {
-		ticks := 1e6 + time.Since(start).Seconds()*100
+		ticks := time.Since(start).Seconds() * 100
 		counters := fmt.Sprintf(" %f 0 0 %f 0 0 0 0 0 0\n", ticks*percent/100, ticks*(100-percent)/100)
 		stat := filepath.Join(os.Getenv("HOST_PROC"), "stat")
-		if err := os.WriteFile(stat, []byte("cpu "+counters+"cpu0"+counters+"intr 0\n"), 0o666); err != nil {
+		if err := replaceFile(stat, "cpu "+counters+"cpu0"+counters+"intr 0\n"); err != nil {
 			return nil, err
 		}
 		return cpu.Times(percpu)
 	}
+}
+
+// replaceFile gives a file a new content at one stroke.
+func replaceFile(name, content string) error {
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteString(content); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
 }
 
 func TestScripts(t *testing.T) {
@@ -247,10 +260,11 @@ func serveCanned(ts *testscript.TestScript, neg bool, args []string) {
 						return
 					}
 					times := 1
+					reply := []byte(strings.ReplaceAll(args[0], `\n`, "\n"))
 					if args[0] == "endless" {
 						times = 1 << 30
+						reply = bytes.Repeat(reply, 1<<15) // a pause in between could be taken for an end
 					}
-					reply := []byte(strings.ReplaceAll(args[0], `\n`, "\n"))
 					for ; times > 0; times-- {
 						if _, err := conn.Write(reply); err != nil {
 							return
