@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	crowd     = flag.Int("crowd", 500, "connections of BenchmarkCrowd")
+	crowd     = flag.Int("crowd", 500, "connections of BenchmarkCrowd, to each of two servers")
 	crowdTime = flag.Duration("crowdtime", 2*time.Second, "how long BenchmarkCrowd asks, once a second each")
 )
 
@@ -51,7 +51,7 @@ func yardstick() {
 }
 
 // servers are the programs to compare, each in a process of its own.
-var servers = []struct {
+var servers = [...]struct {
 	name string
 	args []string
 }{
@@ -88,7 +88,8 @@ func spawn(b *testing.B, name string, args []string) (addr string, pid int) {
 // asker is the client of the benchmarks.
 type asker struct {
 	net.Conn
-	buf [64]byte
+	buf    [64]byte
+	delays []time.Duration // of the answers
 }
 
 func (a *asker) ask() error {
@@ -120,76 +121,127 @@ func askers(b *testing.B, addr string, n int) []*asker {
 	return all
 }
 
-// BenchmarkLockstep asks as fast as answers come.
+// BenchmarkLockstep asks as fast as answers come, the servers by turns, since
+// the machine is not equally fast from one second to the next; of the turns'
+// ratios it reports the median.
 func BenchmarkLockstep(b *testing.B) {
+	const turns = 50
 	for _, conns := range []int{1, 64, 256} {
-		for _, server := range servers {
-			b.Run(fmt.Sprintf("%d/%s", conns, server.name), func(b *testing.B) {
+		b.Run(strconv.Itoa(conns), func(b *testing.B) {
+			var all [len(servers)][]*asker
+			for i, server := range servers {
 				addr, _ := spawn(b, server.name, server.args)
-				all := askers(b, addr, conns)
-				var left atomic.Int64
-				left.Store(int64(b.N))
-				var clients sync.WaitGroup
-				b.ResetTimer()
-				for _, a := range all {
-					clients.Go(func() {
-						for left.Add(-1) >= 0 {
-							if err := a.ask(); err != nil {
-								b.Error(err)
-								return
-							}
-						}
-					})
+				all[i] = askers(b, addr, conns)
+			}
+			each := b.N/turns + 1
+			var took [len(servers)]time.Duration
+			var ratios []float64
+			b.ResetTimer()
+			for turn := range turns {
+				var now [len(servers)]time.Duration
+				for i := range servers {
+					i ^= turn % 2 // whoever goes first may be at a disadvantage
+					start := time.Now()
+					lockstep(b, all[i], each)
+					now[i] = time.Since(start)
+					took[i] += now[i]
 				}
-				clients.Wait()
-				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "answers/s")
-			})
-		}
+				ratios = append(ratios, now[1].Seconds()/now[0].Seconds())
+			}
+			for i, server := range servers {
+				b.ReportMetric(float64(turns*each)/took[i].Seconds(), server.name+"/s")
+			}
+			slices.Sort(ratios)
+			b.ReportMetric(ratios[turns/2], "of-yardstick")
+		})
 	}
 }
 
-// BenchmarkCrowd has many connections that ask once a second each, at phases
-// spread over the second.
-func BenchmarkCrowd(b *testing.B) {
-	for _, server := range servers {
-		b.Run(fmt.Sprintf("%d/%s", *crowd, server.name), func(b *testing.B) {
-			for b.Loop() {
-				addr, pid := spawn(b, server.name, server.args)
-				empty, _ := used(pid)
-				all := askers(b, addr, *crowd)
-				_, before := used(pid)
-				delays := make([][]time.Duration, len(all))
-				var failed atomic.Int32
-				var clients sync.WaitGroup
-				start := time.Now().Add(100 * time.Millisecond)
-				for i, a := range all {
-					clients.Go(func() {
-						at := start.Add(time.Second * time.Duration(i) / time.Duration(len(all)))
-						for ; time.Since(start) < *crowdTime; at = at.Add(time.Second) {
-							time.Sleep(time.Until(at))
-							asked := time.Now()
-							if err := a.ask(); err != nil {
-								failed.Add(1)
-								return
-							}
-							delays[i] = append(delays[i], time.Since(asked))
-						}
-					})
-				}
-				clients.Wait()
-				full, after := used(pid)
-				sorted := slices.Concat(delays...)
-				slices.Sort(sorted)
-				b.ReportMetric(float64(failed.Load()), "failed")
-				b.ReportMetric(float64(sorted[len(sorted)*99/100].Microseconds()), "µs-p99")
-				b.ReportMetric(1000*(after-before).Seconds()/crowdTime.Seconds(), "ms-CPU/s")
-				b.ReportMetric(float64(full-empty)/1024/float64(len(all)), "KiB/conn")
-				for _, a := range all {
-					a.Close()
+// lockstep has n questions answered.
+func lockstep(b *testing.B, all []*asker, n int) {
+	var left atomic.Int64
+	left.Store(int64(n))
+	var clients sync.WaitGroup
+	for _, a := range all {
+		clients.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := a.ask(); err != nil {
+					b.Error(err)
+					return
 				}
 			}
 		})
 	}
+	clients.Wait()
+}
+
+// BenchmarkCrowd has many connections to each server that ask once a second, at
+// phases spread over the second. As above it is the servers' turn one after the
+// other.
+func BenchmarkCrowd(b *testing.B) {
+	const turn = 2 * time.Second
+	for b.Loop() {
+		var crowds [len(servers)][]*asker
+		var empty, full [len(servers)]int64
+		var pids [len(servers)]int
+		var cpu [len(servers)]time.Duration
+		var p99 [len(servers)]float64
+		failed := 0
+		for i, server := range servers {
+			var addr string
+			addr, pids[i] = spawn(b, server.name, server.args)
+			empty[i], _ = used(pids[i])
+			crowds[i] = askers(b, addr, *crowd)
+		}
+		turns := max(1, *crowdTime/turn)
+		for range turns {
+			for i := range servers {
+				_, before := used(pids[i])
+				failed += onceASecond(crowds[i], turn)
+				rss, after := used(pids[i])
+				cpu[i] += after - before
+				full[i] = rss
+			}
+		}
+		for i, server := range servers {
+			var delays []time.Duration
+			for _, a := range crowds[i] {
+				delays = append(delays, a.delays...)
+				a.Close()
+			}
+			slices.Sort(delays)
+			p99[i] = float64(delays[len(delays)*99/100].Microseconds())
+			b.ReportMetric(p99[i], server.name+"-µs-p99")
+			b.ReportMetric(1000*cpu[i].Seconds()/(turns*turn).Seconds(), server.name+"-ms-CPU/s")
+			b.ReportMetric(float64(full[i]-empty[i])/1024/float64(*crowd), server.name+"-KiB/conn")
+		}
+		b.ReportMetric(float64(failed), "failed")
+		b.ReportMetric(p99[0]/p99[1], "p99-of-yardstick")
+		b.ReportMetric(cpu[0].Seconds()/cpu[1].Seconds(), "CPU-of-yardstick")
+	}
+}
+
+// onceASecond has each of all ask once a second for that long, and says how many failed.
+func onceASecond(all []*asker, long time.Duration) int {
+	var failed atomic.Int32
+	var clients sync.WaitGroup
+	start := time.Now().Add(100 * time.Millisecond)
+	for i, a := range all {
+		clients.Go(func() {
+			at := start.Add(time.Second * time.Duration(i) / time.Duration(len(all)))
+			for ; at.Before(start.Add(long)); at = at.Add(time.Second) {
+				time.Sleep(time.Until(at))
+				asked := time.Now()
+				if err := a.ask(); err != nil {
+					failed.Add(1)
+					return
+				}
+				a.delays = append(a.delays, time.Since(asked))
+			}
+		})
+	}
+	clients.Wait()
+	return int(failed.Load())
 }
 
 // used gives a process's resident memory in bytes and its CPU time, where
@@ -239,7 +291,7 @@ func BenchmarkPhase(b *testing.B) {
 	name, port, _ := net.SplitHostPort(addr)
 	for b.Loop() {
 		var mu sync.Mutex
-		var sent []time.Time
+		var sent, ticks []time.Time
 		p := &poller{
 			words: []word{cpuWord}, interval: interval, count: 30, wait: 10 * time.Second,
 			open: func(ctx context.Context, a address) (net.Conn, error) {
@@ -250,7 +302,7 @@ func BenchmarkPhase(b *testing.B) {
 					sent = append(sent, time.Now())
 				}}, err
 			},
-			emit: func(line) error { return nil },
+			emit: func(l line) error { ticks = append(ticks, l.at); return nil },
 		}
 		for range hosts {
 			p.hosts = append(p.hosts, &host{address: address{"tcp", name, port}})
@@ -259,10 +311,9 @@ func BenchmarkPhase(b *testing.B) {
 			b.Fatal(err)
 		}
 		sent = sent[hosts : len(sent)-hosts] // not the first tick, which may be late, nor bye
-		start := sent[0].Add(-interval)
 		var off []time.Duration
 		for _, at := range sent {
-			off = append(off, (at.Sub(start)+interval/2)%interval-interval/2)
+			off = append(off, (at.Sub(ticks[0])+interval/2)%interval-interval/2)
 		}
 		slices.SortFunc(off, func(x, y time.Duration) int { return int(x.Abs() - y.Abs()) })
 		b.ReportMetric(float64(off[len(off)*99/100].Abs().Microseconds()), "µs-p99")
