@@ -72,7 +72,6 @@ func thisMachine() net.Conn {
 		defer onPanic()
 		defer cancel()
 		smp.remember() // so that the first answers wait together, not one by one
-		go func() { defer onPanic(); smp.run(ctx) }()
 		(&session{sampler: smp}).serve(ctx, server)
 	}()
 	return client

@@ -151,13 +151,13 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 		if err := s.flush(ctx, conn); err != nil {
 			return err
 		}
-		if readErr == io.EOF || ctx.Err() != nil {
+		switch {
+		case readErr == nil:
+		case readErr == io.EOF || ctx.Err() != nil:
 			return nil
-		}
-		if errors.Is(readErr, os.ErrDeadlineExceeded) {
+		case errors.Is(readErr, os.ErrDeadlineExceeded):
 			return fmt.Errorf("silent for %v", s.silence)
-		}
-		if readErr != nil {
+		default:
 			return readErr
 		}
 	}

@@ -20,6 +20,7 @@ import (
 // still is a sampler over counters that never move: every answer is known,
 // whenever it is asked for.
 var still = sync.OnceValue(func() *sampler {
+	const ageless = 1000 * time.Hour
 	smp := &sampler{
 		times: func(percpu bool) ([]cpu.TimesStat, error) {
 			if percpu {
@@ -27,14 +28,15 @@ var still = sync.OnceValue(func() *sampler {
 			}
 			return []cpu.TimesStat{{CPU: "cpu-total"}}, nil
 		},
-		avg: func() (*load.AvgStat, error) { return &load.AvgStat{Load1: 3, Load5: 2, Load15: 1}, nil },
+		avg:   func() (*load.AvgStat, error) { return &load.AvgStat{Load1: 3, Load5: 2, Load15: 1}, nil },
+		every: ageless,
 	}
 	smp.remember()
 	time.Sleep(minWindow)      // a first answer waits for it otherwise
 	for src := range sources { // and none of these is ever too old
-		ageless := *smp.now(src)
-		ageless.at = ageless.at.Add(1000 * time.Hour)
-		smp.newest[src] = &ageless
+		now := *smp.now(src)
+		now.at = now.at.Add(ageless)
+		smp.newest[src].Store(&now)
 	}
 	return smp
 })
@@ -173,7 +175,8 @@ func TestOneWrite(t *testing.T) {
 
 // A session holds no more than it must, however much is asked at once.
 func TestReplyIsBounded(t *testing.T) {
-	smp := &sampler{times: func(bool) ([]cpu.TimesStat, error) { return make([]cpu.TimesStat, 1000), nil }}
+	smp := newSampler()
+	smp.times = func(bool) ([]cpu.TimesStat, error) { return make([]cpu.TimesStat, 1000), nil }
 	smp.remember()
 	time.Sleep(minWindow)
 	conn := &tape{chunks: [][]byte{bytes.Repeat([]byte("cores"), 100)}}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"os"
 	"path/filepath"
@@ -79,6 +80,7 @@ func (w word) width() int {
 
 const (
 	tick        = 10 * time.Millisecond  // what kernels count in; nothing is read more often
+	grace       = time.Millisecond       // that a sample may be too old
 	minWindow   = 100 * time.Millisecond // the shortest interval of an answer
 	firstWindow = time.Second            // the shortest of a first answer, history permitting
 )
@@ -93,35 +95,36 @@ type sample struct {
 }
 
 // A sampler reads the counters for every session of the process: at most once
-// a tick however many ask. It remembers two seconds for first answers.
+// a tick however many ask. It remembers a few samples for first answers.
 type sampler struct {
 	times func(percpu bool) ([]cpu.TimesStat, error)
 	avg   func() (*load.AvgStat, error)
+	every time.Duration // from one sample of the history to the next
 
 	answers [readings]atomic.Int64 // that sessions gave of each word
 
 	mu      sync.Mutex
-	newest  [sources]*sample
-	history [averages][]*sample // counters alone, a second apart, oldest first
+	newest  [sources]atomic.Pointer[sample]
+	history [averages][]*sample // counters alone, oldest first
 }
 
-// testOnlyHistory is the time between two samples of the history.
-var testOnlyHistory = time.Second
+// testOnlyHistory is how often the history gets a sample.
+var testOnlyHistory = 2 * time.Second
 
 // testOnlyTimes reads the counters.
 var testOnlyTimes = cpu.Times
 
 func newSampler() *sampler {
-	return &sampler{times: testOnlyTimes, avg: load.Avg}
+	return &sampler{times: testOnlyTimes, avg: load.Avg, every: testOnlyHistory}
 }
 
 // run keeps the history until ctx is done.
 func (s *sampler) run(ctx context.Context) {
-	second := time.NewTicker(testOnlyHistory)
-	defer second.Stop()
+	due := time.NewTicker(s.every)
+	defer due.Stop()
 	for {
 		select {
-		case <-second.C:
+		case <-due.C:
 			s.remember()
 		case <-ctx.Done():
 			return
@@ -129,33 +132,43 @@ func (s *sampler) run(ctx context.Context) {
 	}
 }
 
-// remember adds a sample of each counter to the history, or says why there is
-// none.
+// remember adds a sample of both counters to the history, or says why it can't.
+// Both at once, and seldom: to wake up costs an idle process more than to read.
 func (s *sampler) remember() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs [averages]error
+	var failed error
 	for src := range averages {
 		now := s.look(src)
-		if errs[src] = now.err; now.err != nil {
+		if now.err != nil {
+			failed = cmp.Or(failed, now.err)
 			continue
 		}
 		past := s.history[src]
-		// Three a second apart: one of them is always between one and two
+		// Three two seconds apart: one of them is always between one and three
 		// seconds old, late timer or not.
 		if len(past) == 3 {
 			past = past[:copy(past, past[1:])]
 		}
 		s.history[src] = append(past, now)
 	}
-	return cmp.Or(errs[:]...)
+	return failed
 }
 
-// now gives a sample of src that is no older than a tick.
+// now gives a sample of src that is no older than a tick. It may be older by
+// the grace period, while the next one is read: so nobody waits for the kernel
+// where a thousand ask in a second.
 func (s *sampler) now(src source) *sample {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.look(src)
+	last := s.newest[src].Load()
+	if last == nil || time.Since(last.at) >= tick+grace {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.aside(src)
+	}
+	if time.Since(last.at) >= tick && s.mu.TryLock() {
+		go func() { defer onPanic(); defer s.mu.Unlock(); s.look(src) }()
+	}
+	return last
 }
 
 // since gives the sample of totals or perCPU that the first answer of a
@@ -164,10 +177,12 @@ func (s *sampler) since(src source) *sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	past := s.history[src]
-	if len(past) == 0 { // a new sampler, or counters that could not be read until now
-		first := s.look(src)
+	// None that is of use: nobody keeps the history, or the counters could not
+	// be read until now, or the machine slept.
+	if len(past) == 0 || time.Since(past[len(past)-1].at) > 2*s.every {
+		first := s.aside(src)
 		if first.err == nil {
-			s.history[src] = append(past, first)
+			s.history[src] = append(past[:0], first)
 		}
 		return first
 	}
@@ -180,16 +195,26 @@ func (s *sampler) since(src source) *sample {
 }
 
 // look reads src, unless that was done within the last tick; s.mu is held.
-//
-// The reading has a goroutine of its own, since its stack is deep, and every
-// session whose stack grew would keep it so: a few kilobytes, ten thousand times.
 func (s *sampler) look(src source) *sample {
-	if last := s.newest[src]; last == nil || time.Since(last.at) >= tick {
-		done := make(chan *sample)
-		go func() { defer onPanic(); done <- s.read(src) }()
-		s.newest[src] = <-done
+	last := s.newest[src].Load()
+	if last == nil || time.Since(last.at) >= tick {
+		last = s.read(src)
+		s.newest[src].Store(last)
 	}
-	return s.newest[src]
+	return last
+}
+
+// aside is look for a session; s.mu is held. A reading goes deep, and a session
+// whose stack grew would keep it so: a few kilobytes, ten thousand times. So it
+// has the stack of a coroutine, which, unlike a goroutine, wakes no other thread.
+func (s *sampler) aside(src source) *sample {
+	if last := s.newest[src].Load(); last != nil && time.Since(last.at) < tick {
+		return last
+	}
+	next, stop := iter.Pull(func(yield func(*sample) bool) { yield(s.look(src)) })
+	defer stop()
+	now, _ := next()
+	return now
 }
 
 // read asks the kernel for src.
