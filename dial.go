@@ -333,6 +333,9 @@ func (p *poller) step(ctx context.Context, clock <-chan time.Time, input <-chan 
 			return nil, ws, nil
 		case r := <-p.results:
 			r.busy = false
+			if ctx.Err() != nil { // then it may have failed for having said bye
+				return nil, nil, errEnd
+			}
 			return &r, nil, r.err
 		case proceed := <-p.breaks:
 			if !proceed() {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -503,4 +504,17 @@ func TestInput(t *testing.T) {
 		// when the answer before is out.
 		expect(t, lines, "1.00 4.00 0.0", "5.00 8.00 1.0", "8.00 11.00 2.0")
 	})
+}
+
+// What fails once polling is to end, since bye was said, is no failure.
+func TestEndIsNoFailure(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // either may be first
+		p := &poller{results: make(chan result, 1)}
+		p.results <- result{host: new(host), err: syscall.ECONNRESET}
+		if _, _, err := p.step(ctx, nil, nil); err != errEnd {
+			t.Fatal(err)
+		}
+	}
 }
