@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -439,6 +440,19 @@ func TestClocks(t *testing.T) {
 	})
 }
 
+// program gives a path of cpunc, for other programs to run it.
+func program(t *testing.T) string {
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := t.TempDir() + "/cpunc"
+	if err := os.Symlink(binary, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // Out of descriptors the listener waits without spinning, says so once, and
 // serves again when there are some.
 func TestOutOfDescriptors(t *testing.T) {
@@ -449,15 +463,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := os.Symlink(program, dir+"/cpunc"); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(sh, "-c", "ulimit -n 64; exec "+dir+"/cpunc -l 0")
+	cmd := exec.Command(sh, "-c", "ulimit -n 64; exec "+program(t)+" -l 0")
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -500,6 +506,27 @@ func TestOutOfDescriptors(t *testing.T) {
 	cmd.Process.Signal(syscall.SIGTERM)
 	if rest, _ := io.ReadAll(messages); len(rest) > 0 {
 		t.Errorf("said more: %q", rest)
+	}
+}
+
+// A port that not everyone may have, without the right to it.
+func TestPrivilegedPort(t *testing.T) {
+	first, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if n, err := strconv.Atoi(strings.TrimSpace(string(first))); err != nil || n <= 1 {
+		t.Skip("every port is for everyone here")
+	}
+	args := []string{program(t), "-l", "1"}
+	if os.Geteuid() == 0 {
+		if _, err := exec.LookPath("setpriv"); err != nil {
+			t.Skip("root, and no setpriv to give the right away")
+		}
+		args = append([]string{"setpriv", "--bounding-set=-net_bind_service"}, args...)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	said, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
+	if want := "cpunc: listen localhost:1: permission denied\n"; string(said) != want || err == nil {
+		t.Errorf("%q and %v, want %q and status 1", said, err, want)
 	}
 }
 
