@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log"
 	"math"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -456,6 +458,7 @@ func xTicks(begin, end time.Time, width int, location *time.Location) (ticks []t
 // A graph shows a chart on the controlling terminal.
 type graph struct {
 	chart  chart
+	tty    tcell.Tty
 	screen tcell.Screen
 	lines  chan line          // from the poller
 	breaks chan<- func() bool // to the poller
@@ -509,8 +512,11 @@ func openGraph(c chart, breaks chan<- func() bool) (*graph, error) {
 	screen.EnableMouse(tcell.MouseButtonEvents)
 	c.mono = screen.Colors() < 8
 	c.ascii = screen.CharacterSet() != "UTF-8"
-	restoreTerminal = screen.Fini
-	g := &graph{chart: c, screen: screen, lines: make(chan line, 16), breaks: breaks, resume: make(chan struct{})}
+	restoreTerminal = func() {
+		io.WriteString(tty, scrollAll)
+		screen.Fini()
+	}
+	g := &graph{chart: c, tty: tty, screen: screen, lines: make(chan line, 16), breaks: breaks, resume: make(chan struct{})}
 	if isTerminal(os.Stderr) {
 		g.held = &heldMessages{news: make(chan string, 1)}
 		log.SetOutput(g.held)
@@ -532,7 +538,7 @@ func onPanic() {
 
 // close gives the terminal back as it was.
 func (g *graph) close() {
-	g.screen.Fini()
+	restoreTerminal()
 	if g.held != nil {
 		log.SetOutput(os.Stderr)
 		os.Stderr.Write(g.held.text())
@@ -570,6 +576,8 @@ func (g *graph) run(ctx context.Context, quit func()) {
 				switch key := event.Str(); {
 				case event.Key() == tcell.KeyCtrlC, event.Key() == tcell.KeyEsc, key == "q":
 					quit()
+				case event.Key() == tcell.KeyCtrlZ:
+					g.suspend()
 				case key == " ":
 					g.toggle(ctx)
 				case key == "+":
@@ -585,6 +593,7 @@ func (g *graph) run(ctx context.Context, quit func()) {
 				}
 			case *tcell.EventResize:
 				g.screen.Sync()
+				g.shown = nil
 			case nil: // the terminal is gone
 				quit()
 				return
@@ -602,6 +611,18 @@ func (g *graph) run(ctx context.Context, quit func()) {
 			due.Reset(time.Until(drawn.Add(pause)))
 		}
 	}
+}
+
+// suspend gives the terminal to the shell, and the whole job a rest, until the
+// shell continues it.
+func (g *graph) suspend() {
+	io.WriteString(g.tty, scrollAll)
+	g.screen.Suspend()
+	// As the terminal itself would; not every platform's package syscall can.
+	exec.Command("sh", "-c", "kill -TSTP 0").Run()
+	g.screen.Resume()
+	g.chart.gap()
+	g.shown = nil
 }
 
 // toggle stops the polling, or starts it again.
@@ -634,10 +655,22 @@ func (g *graph) toggle(ctx context.Context) {
 	}
 }
 
+// The terminal has others that write to it, like tee in cpunc -g | tee log. They
+// do that where tcell leaves the cursor, in the last cell. With these their text
+// is not seen there, and their newlines move nothing.
+const (
+	scrollOthers = "\x1b[1;%dr" // only the rows above the cursor's scroll
+	scrollAll    = "\x1b[r"
+	conceal      = "\x1b[8m"
+)
+
 // show puts the picture on the screen.
 func (g *graph) show() {
 	f, old := g.chart.draw(g.screen.Size()), g.shown
 	fresh := old == nil || old.w != f.w || old.h != f.h
+	if fresh {
+		fmt.Fprintf(g.tty, scrollOthers, f.h-1)
+	}
 	for at, r := range f.runes {
 		// Most of a picture is as it was, and telling the screen so costs more
 		// than drawing.
@@ -647,6 +680,7 @@ func (g *graph) show() {
 	}
 	g.shown = f
 	g.screen.Show()
+	io.WriteString(g.tty, conceal)
 }
 
 // Colors of the terminal's palette that are told apart, and seen, on dark and
