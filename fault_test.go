@@ -22,6 +22,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
+
+	"github.com/shirou/gopsutil/v3/cpu"
 )
 
 // serving starts a server on a loopback port, and gives its address and what
@@ -422,22 +425,29 @@ func TestRudePeers(t *testing.T) {
 	}
 }
 
-// The wall clock means nothing to an interval, and time that the process did
-// not see, as when it was stopped, belongs to the next answer.
+// The wall clock means nothing to an interval: here it was set by an hour since
+// the last answer. And time that the process did not see, as when it was stopped,
+// belongs to the next answer.
 func TestClocks(t *testing.T) {
-	inBubble(t, time.Minute, quarter, func(t *testing.T, k *kernel, smp *sampler) {
-		s := &session{sampler: smp}
-		begin := *smp.now(totals)
-		begin.at = begin.at.Add(-time.Millisecond)
-		s.last[cpuWord].end = &begin
-		time.Sleep(5 * time.Second) // all timers late
-		s.take('c')
-		s.take('p')
-		s.take('u')
-		if got := string(s.reply); got != "25.0\n" {
-			t.Errorf("%q", got)
+	smp := newSampler()
+	smp.times = func(bool) ([]cpu.TimesStat, error) { return []cpu.TimesStat{{User: 11.25, Idle: 103.75}}, nil }
+	for _, hours := range []int64{-1, 0, 1} {
+		begin := &sample{at: time.Now().Add(-5 * time.Second), cpus: []cpu.TimesStat{{User: 10, Idle: 100}}}
+		before := begin.at
+		// The first word of a Time has the seconds of the wall clock from bit 30 on.
+		*(*int64)(unsafe.Pointer(&begin.at)) -= hours * 3600 << 30
+		if d := before.Round(0).Sub(begin.at.Round(0)); d != time.Duration(hours)*time.Hour || !before.Equal(begin.at) {
+			t.Fatalf("the wall clock was set by %v", d)
 		}
-	})
+		s := &session{sampler: smp}
+		s.last[cpuWord].end = begin
+		for _, b := range []byte("cpu") {
+			s.take(b)
+		}
+		if got := string(s.reply); got != "25.0\n" {
+			t.Errorf("set by %d h: %q", hours, got)
+		}
+	}
 }
 
 // program gives a path of cpunc, for other programs to run it.

@@ -349,10 +349,11 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 	if ip, err := netip.ParseAddr(a.host); err == nil && ip.Is4() && a.network == "tcp" {
 		a.network = "tcp4" // tcp takes 0.0.0.0 for IPv6 too
 	}
-	// A peer that vanished is found out after half a minute.
-	alive := net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
-	return (&net.ListenConfig{KeepAliveConfig: alive}).Listen(ctx, a.network, a.String())
+	return (&net.ListenConfig{KeepAliveConfig: testOnlyAlive}).Listen(ctx, a.network, a.String())
 }
+
+// testOnlyAlive is how a peer that vanished is found out: after half a minute.
+var testOnlyAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 // A unixListener removes its socket, if it is still the one at path, when it
 // is closed.

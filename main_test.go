@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,7 +27,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files of the scripts")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(tidy{m}, map[string]func(){
 		"yardstick": yardstick,
 		"cpunc": func() {
 			// The address goes into the file $READY, for waitlisten.
@@ -38,6 +39,7 @@ func TestMain(m *testing.M) {
 			// A script that replaces its proc/stat must not meet a history
 			// that was quicker: first answers count from the start.
 			testOnlyHistory = time.Hour
+			testOnlyAlive = net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2}
 			if port := os.Getenv("DEFAULT_PORT"); port != "" {
 				testOnlyDefaultPort = port
 			}
@@ -53,6 +55,46 @@ func TestMain(m *testing.M) {
 			main()
 		},
 	})
+}
+
+// tidy are tests that must leave no goroutine and no descriptor behind.
+type tidy struct{ *testing.M }
+
+func (m tidy) Run() int {
+	goroutines, descriptors := leftovers()
+	code := m.M.Run()
+	if code != 0 {
+		return code
+	}
+	var g, d []string
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		g, d = leftovers()
+		if len(g) <= len(goroutines) && len(d) <= len(descriptors) {
+			return 0
+		}
+	}
+	fmt.Printf("left behind: %d goroutines of %d, descriptors %q of %q\n%s\n", len(g), len(goroutines), d, descriptors, strings.Join(g, "\n\n"))
+	return 1
+}
+
+// leftovers gives the stacks of the goroutines there are, but for those that the
+// libraries keep for good, and the descriptors that are open, likewise.
+func leftovers() (goroutines, descriptors []string) {
+	stacks := make([]byte, 4<<20)
+	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+		if !strings.Contains(stack, "os/signal.loop") {
+			goroutines = append(goroutines, stack)
+		}
+	}
+	const open = "/proc/self/fd" // on Linux
+	entries, _ := os.ReadDir(open)
+	for _, fd := range entries {
+		name, err := os.Readlink(filepath.Join(open, fd.Name()))
+		if err == nil && !strings.HasPrefix(name, "anon_inode:[event") { // of the poller
+			descriptors = append(descriptors, name)
+		}
+	}
+	return goroutines, descriptors
 }
 
 // steady reads counters, from the file that $HOST_PROC names, that move as those
@@ -101,6 +143,12 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", "atexit_sleep_ms=10")
 			env.Setenv("MAN", filepath.Join(here, "cpunc.1"))
 			return nil
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "netns" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return exec.Command("unshare", "-n", "ip", "link", "add", "type", "veth").Run() == nil, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":      exits,
