@@ -258,6 +258,10 @@ func (s *session) read(w word, last *answer) (end *sample, err error) {
 		return nil, end.err
 	}
 	last.line = append(appendReading(last.line[:0], w, begin, end), '\n')
+	if len(last.line) == 1 {
+		last.end = nil // to begin anew
+		return nil, errors.New("read CPU counters: every CPU is another one than before")
+	}
 	return end, nil
 }
 

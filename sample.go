@@ -115,7 +115,17 @@ var testOnlyHistory = 2 * time.Second
 var testOnlyTimes = cpu.Times
 
 func newSampler() *sampler {
-	return &sampler{times: testOnlyTimes, avg: load.Avg, every: testOnlyHistory}
+	return &sampler{times: testOnlyTimes, avg: loadAverages, every: testOnlyHistory}
+}
+
+// loadAverages is load.Avg, which panics where /proc/loadavg is short of numbers.
+func loadAverages() (avg *load.AvgStat, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("not three of them: %v", r)
+		}
+	}()
+	return load.Avg()
 }
 
 // run keeps the history until ctx is done.
@@ -373,22 +383,21 @@ func appendBusy(line []byte, from, to *cpu.TimesStat) []byte {
 	return appendTenths(line, roundTenths(busy(from, to)))
 }
 
-// appendCores takes CPUs in number order. One that vanished is left out; one
-// that appeared counts from its own zero.
+// appendCores takes CPUs in number order. One that vanished or appeared between
+// the samples is left out: what its counters had before is not of this interval.
 func appendCores(line []byte, from, to []cpu.TimesStat) []byte {
 	for i := range to {
-		if i > 0 {
-			line = append(line, ' ')
-		}
 		n := cpuNumber(to[i])
 		for len(from) > 0 && cpuNumber(from[0]) < n {
 			from = from[1:]
 		}
-		before := &cpu.TimesStat{}
-		if len(from) > 0 && cpuNumber(from[0]) == n {
-			before, from = &from[0], from[1:]
+		if len(from) == 0 || cpuNumber(from[0]) != n {
+			continue
 		}
-		line = appendBusy(line, before, &to[i])
+		if len(line) > 0 {
+			line = append(line, ' ')
+		}
+		line = appendBusy(line, &from[0], &to[i])
 	}
 	return line
 }

@@ -102,16 +102,37 @@ func TestCoresComeAndGo(t *testing.T) {
 	}
 	for _, test := range []struct{ from, to, want string }{
 		{"0:1/1 1:1/1", "0:2/1 1:1/2", "100.0 0.0"},
-		{"0:1/1 1:1/1 2:1/1", "0:1/2 2:2/1", "0.0 100.0"},      // 1 vanished
-		{"0:1/1 2:1/1", "0:1/2 1:1/3 2:2/1", "0.0 25.0 100.0"}, // 1 appeared
-		{"1:1/1", "0:1/0 1:2/2 2:0/1", "100.0 50.0 0.0"},       // both sides
+		{"0:1/1 1:1/1 2:1/1", "0:1/2 2:2/1", "0.0 100.0"}, // 1 vanished
+		{"0:1/1 2:1/1", "0:1/2 1:1/3 2:2/1", "0.0 100.0"}, // 1 appeared
+		{"1:1/1", "0:1/0 1:2/2 2:0/1", "50.0"},            // both sides
 		{"0:1/1 9:1/1 10:1/1", "0:2/1 9:1/2 10:2/2", "100.0 0.0 50.0"},
-		{"3:1/1", "4:1/1", "50.0"},
+		{"3:1/1", "4:1/1", ""},
 	} {
 		if got := string(appendReading(nil, coresWord, sampleOf(test.from), sampleOf(test.to))); got != test.want {
 			t.Errorf("%s to %s: %s, want %s", test.from, test.to, got, test.want)
 		}
 	}
+}
+
+// Where no CPU is the same there is an error, and then a new beginning.
+func TestEveryCoreIsAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		name := "cpu3"
+		c := connect(t, &sampler{every: testOnlyHistory, times: func(bool) ([]cpu.TimesStat, error) {
+			return []cpu.TimesStat{{CPU: name, Idle: 1}}, nil
+		}})
+		for _, test := range []struct{ name, want string }{
+			{"cpu3", "0.0"},
+			{"cpu4", "error: read CPU counters: every CPU is another one than before"},
+			{"cpu4", "0.0"},
+		} {
+			name = test.name
+			if got := c.ask("cores"); got != test.want {
+				t.Errorf("%s: %q, want %q", test.name, got, test.want)
+			}
+			time.Sleep(5 * time.Second)
+		}
+	})
 }
 
 // A kernel is a machine whose counters the test knows. They move in steps of a
