@@ -689,10 +689,16 @@ func (p *printer) print(l line) error {
 		text = append(text, ' ')
 	}
 	text = append(text, strings.Join(l.columns, " ")...)
-	if _, err := p.w.Write(append(text, '\n')); err != nil {
-		return fmt.Errorf("write standard output: %w", cause(err))
+	_, err := p.w.Write(append(text, '\n'))
+	return stdoutError(err)
+}
+
+// stdoutError is what to say of an error of standard output, if it is one.
+func stdoutError(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("write standard output: %w", cause(err))
 }
 
 // askToContinue asks on the terminal whether to go on. Another interrupt, the

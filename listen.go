@@ -339,8 +339,15 @@ func listen(ctx context.Context, opt *options, addr address) error {
 	if addr.network == stdio {
 		srv.serving.Add(1)
 		srv.running.Add(1)
-		defer srv.running.Wait()
-		return srv.attend(ctx, newDuplex(os.Stdin, os.Stdout, addr.String()))
+		conn := newDuplex(os.Stdin, os.Stdout, addr.String())
+		err := srv.attend(ctx, conn)
+		srv.running.Wait() // it may have become HTTP
+		select {
+		case <-conn.written:
+			err = cmp.Or(stdoutError(conn.failed), err)
+		default: // nobody reads
+		}
+		return err
 	}
 	testOnlyListening(ln.Addr())
 	return srv.serve(ctx, ln)

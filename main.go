@@ -214,7 +214,7 @@ func printHelp(w io.Writer, flags []cli.Flag) error {
 		}
 	}
 	page.Flush()
-	return out.Flush()
+	return stdoutError(out.Flush())
 }
 
 // dashed is the name of a flag as one types it.
@@ -291,8 +291,8 @@ func start(c *cli.Context, opt *options) error {
 		return printHelp(c.App.Writer, c.App.Flags)
 	}
 	if opt.version {
-		fmt.Fprintln(c.App.Writer, "cpunc", version())
-		return nil
+		_, err := fmt.Fprintln(c.App.Writer, "cpunc", version())
+		return stdoutError(err)
 	}
 	opt.verbose = max(0, opt.verbose) // the library counts up from -1
 	given := c.LocalFlagNames()

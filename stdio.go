@@ -21,7 +21,8 @@ type duplex struct {
 	net.Conn // what is written here goes to the writer
 	in       net.Conn
 	name     string
-	written  chan struct{} // closed when the writer has it all
+	written  chan struct{} // closed when the writer has it all, or failed
+	failed   error         // how it did, then
 }
 
 func newDuplex(r io.Reader, w io.Writer, name string) *duplex {
@@ -33,7 +34,7 @@ func newDuplex(r io.Reader, w io.Writer, name string) *duplex {
 		received.Close()
 	}()
 	go func() { // ends with Close, or when w fails
-		io.Copy(w, sending)
+		_, d.failed = io.Copy(w, sending)
 		sending.Close()
 		close(d.written)
 	}()
