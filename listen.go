@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -377,19 +378,22 @@ type unixListener struct {
 // listenUnix listens on a socket at path that is for its owner alone. It
 // replaces one that nobody answers on.
 func listenUnix(path string) (net.Listener, error) {
-	if old, err := os.Lstat(path); err == nil {
-		if old.Mode().Type() != os.ModeSocket {
-			return nil, errors.New("is there already, and no socket")
+	if old, err := os.Lstat(path); err == nil && old.Mode().Type() != os.ModeSocket {
+		return nil, errors.New("is there already, and no socket")
+	}
+	for _, kind := range []string{"unix", "unixgram", "unixpacket"} {
+		conn, err := net.DialTimeout(kind, path, time.Second)
+		if err == nil {
+			conn.Close()
 		}
-		conn, err := net.DialTimeout("unix", path, time.Second)
-		if busy, ok := err.(net.Error); err == nil || ok && busy.Timeout() {
-			if err == nil {
-				conn.Close()
-			}
+		busy, ok := err.(net.Error)
+		switch {
+		case err == nil, ok && busy.Timeout():
 			return nil, errors.New("address already in use")
-		}
-		if errors.Is(err, os.ErrPermission) {
+		case errors.Is(err, os.ErrPermission):
 			return nil, err
+		case kind == "unix" && errors.Is(err, syscall.EINVAL): // nobody could dial it
+			return nil, syscall.ENAMETOOLONG
 		}
 	}
 	// In a folder of its own nobody can connect before the mode is set, and

@@ -384,7 +384,11 @@ func addresses(opt *options, operands []string) ([]address, error) {
 	var err error
 	switch {
 	case opt.socket != "":
-		addrs = []address{{network: socket, host: opt.socket}}
+		path := opt.socket
+		if path[0] == '@' {
+			path = "./" + path // a file, and not one of Linux's sockets that are everybody's
+		}
+		addrs = []address{{network: socket, host: path}}
 	case len(commands) > 0:
 		for _, c := range commands {
 			if strings.TrimSpace(c) == "" {
