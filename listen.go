@@ -320,7 +320,7 @@ func listen(ctx context.Context, opt *options, addr address) error {
 		if ln, err = addr.listen(ctx); err != nil {
 			return fmt.Errorf("listen %s: %w", addr, cause(err))
 		}
-		log.Print("listening on ", ln.Addr(), reachable(ln.Addr()))
+		log.Print("listening on ", ln.Addr(), addr.reachable(ln.Addr()))
 	}
 	if err := srv.sampler.remember(); err != nil {
 		log.Print(err) // the words that need no counters are served all the same
@@ -430,9 +430,10 @@ func (l *unixListener) Close() error {
 	return l.UnixListener.Close()
 }
 
-// reachable names this host and its addresses, when addr means all of them.
-func reachable(addr net.Addr) string {
-	bound, ok := addr.(*net.TCPAddr)
+// reachable names this host and its addresses, when what a is bound to means all
+// of them, or all of a family.
+func (a address) reachable(at net.Addr) string {
+	bound, ok := at.(*net.TCPAddr)
 	if !ok || !bound.IP.IsUnspecified() {
 		return ""
 	}
@@ -441,8 +442,13 @@ func reachable(addr net.Addr) string {
 		fmt.Fprintf(&text, ", this host is %s", name)
 	}
 	all, _ := net.InterfaceAddrs()
-	for _, a := range all {
-		if ip, ok := a.(*net.IPNet); ok && ip.IP.IsGlobalUnicast() {
+	for _, one := range all {
+		ip, ok := one.(*net.IPNet)
+		if !ok || !ip.IP.IsGlobalUnicast() {
+			continue
+		}
+		// The IPv6 socket of tcp is IPv4's, too.
+		if is4 := ip.IP.To4() != nil; is4 && a.network != "tcp6" || !is4 && bound.IP.To4() == nil {
 			fmt.Fprintf(&text, " %s", ip.IP)
 		}
 	}

@@ -313,8 +313,10 @@ func start(c *cli.Context, opt *options) error {
 	if isGiven("window") && !opt.graph {
 		return usagef("--window means nothing without --graph")
 	}
-	if isGiven("unix") && opt.socket == "" { // "$SOCKET", with none
-		return usagef("--unix needs a path")
+	for _, f := range []struct{ name, value string }{{"unix", opt.socket}, {"port", opt.port}} {
+		if isGiven(f.name) && f.value == "" { // "$PORT", with none
+			return usagef("--%s is empty", f.name)
+		}
 	}
 	if opt.ask && opt.graph {
 		return usagef("--ask means nothing with --graph, where Ctrl-C is a key")
@@ -378,6 +380,9 @@ func addresses(opt *options, operands []string) ([]address, error) {
 		network = "tcp4"
 	case opt.ipv6:
 		network = "tcp6"
+	}
+	if slices.Contains(operands, "") { // "$PORT", with none
+		return nil, errors.New("an operand is empty")
 	}
 	commands := opt.commands.Value()
 	var addrs []address
@@ -500,7 +505,7 @@ func parseAddress(network, s, port string, lowest int) (address, error) {
 		port = testOnlyDefaultPort
 	}
 	n, err := net.LookupPort("tcp", port)
-	if err != nil || n < lowest {
+	if err != nil || n < lowest || port == "-" { // which the library takes for 0
 		return address{}, fmt.Errorf("%q is no port", port)
 	}
 	return address{network, host, strconv.Itoa(n)}, nil
