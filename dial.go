@@ -636,8 +636,10 @@ func dial(ctx context.Context, opt *options, addrs []address) error {
 		return out.print(l)
 	}
 	interrupts := make(chan os.Signal, 1)
-	signal.Notify(interrupts, os.Interrupt)
-	defer signal.Stop(interrupts)
+	if !signal.Ignored(os.Interrupt) {
+		signal.Notify(interrupts, os.Interrupt)
+		defer signal.Stop(interrupts)
+	}
 	go func() {
 		for {
 			select {
@@ -645,9 +647,14 @@ func dial(ctx context.Context, opt *options, addrs []address) error {
 			case <-ctx.Done():
 				return
 			}
-			proceed := func() bool { return opt.ask && askToContinue(ctx, interrupts) }
+			answered := make(chan struct{}) // until then the next interrupt is for the question
+			proceed := func() bool {
+				defer close(answered)
+				return opt.ask && askToContinue(ctx, interrupts)
+			}
 			select {
 			case breaks <- proceed:
+				<-answered
 			case <-ctx.Done():
 				return
 			}
