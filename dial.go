@@ -27,6 +27,8 @@ const (
 	silence   = 100 * time.Millisecond // ends an answer that has no newline
 	byeTime   = 100 * time.Millisecond
 
+	maxLate = 100 * time.Millisecond // that a tick may be, when its own time is over
+
 	minPause = 500 * time.Millisecond // before a host is dialed again
 	maxPause = 30 * time.Second
 )
@@ -279,17 +281,22 @@ func (p *poller) poll(ctx context.Context) error {
 		}
 	}
 	// A host alone may be late. Beside others, or where a gap must show, its
-	// time is over with the tick.
+	// time is over with the tick; but a command may take its time to connect.
 	patient := len(p.hosts) == 1 && !p.keep || p.interval == 0
+	connecting := !p.keep && slices.ContainsFunc(p.hosts, func(h *host) bool { return h.network == command })
 	start := time.Now()
-	for n, lines := 0, 0; p.count == 0 || lines < p.count; lines++ {
+	for n, lines := 0, 0; p.count == 0 || lines < p.count; {
 		at := start.Add(time.Duration(n) * p.interval)
 		ws, err := p.begin(ctx, at)
 		if err != nil {
 			return err
 		}
+		if late := time.Since(at); p.interval > 0 && late >= max(p.interval, maxLate) { // for a break
+			n += int(late/p.interval) + 1
+			continue
+		}
 		over := at.Add(p.interval)
-		if patient || n == 0 && !p.keep { // a command may take its time to connect
+		if patient || n == 0 && connecting {
 			over = time.Now().Add(2 * p.wait) // the host itself gives up before
 		}
 		l, err := p.ask(ctx, request{n, ws, over})
@@ -302,6 +309,7 @@ func (p *poller) poll(ctx context.Context) error {
 		if err := p.emit(l); err != nil {
 			return err
 		}
+		lines++
 		n++
 		if p.interval == 0 {
 			if p.input == nil && !l.answered {

@@ -79,6 +79,29 @@ func TestTicksKeepTheirPhase(t *testing.T) {
 	})
 }
 
+// After a pause the ticks go on in their phase, and none is made up for.
+func TestPauseIsAGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		breaks := make(chan func() bool)
+		go func() {
+			for _, pause := range []time.Duration{3 * time.Second, 700 * time.Millisecond} {
+				time.Sleep(1250 * time.Millisecond)
+				over := make(chan struct{})
+				breaks <- func() bool { defer close(over); time.Sleep(pause); return true }
+				<-over
+			}
+		}()
+		lines, err := polled(t, &poller{interval: time.Second, count: 6, breaks: breaks, open: scripted(t, func(n int, _ string, conn net.Conn) {
+			fmt.Fprintf(conn, "%d.0\n", n)
+		})})
+		if err != nil {
+			t.Error(err)
+		}
+		// From 1.25 to 4.25, and from 5.50 to 6.20.
+		expect(t, lines, "0.00 0.00 0.0", "1.00 1.00 1.0", "5.00 5.00 2.0", "6.00 6.20 3.0", "7.00 7.00 4.0", "8.00 8.00 5.0")
+	})
+}
+
 func TestNoPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines, err := polled(t, &poller{count: 3, open: scripted(t, func(n int, _ string, conn net.Conn) {
@@ -309,6 +332,29 @@ func TestSeveralHosts(t *testing.T) {
 			"4.00 4.10 4.0 2.0 4.0",
 			"5.00 5.90 5.0 3.0 5.0")
 	})
+}
+
+// The first tick does not wait for a host that connects and is silent, unless
+// it may be a command that connects yet.
+func TestFirstTickOfSeveral(t *testing.T) {
+	for network, want := range map[string]string{"tcp": "0.00 1.00 0.0 nan", command: "0.00 2.50 0.0 0.0"} {
+		synctest.Test(t, func(t *testing.T) {
+			quick, slow := scripted(t, after(0)), scripted(t, after(2500*time.Millisecond))
+			p := &poller{interval: time.Second, count: 1}
+			p.hosts = []*host{{address: address{"tcp", "a", "5000"}}, {address: address{network, "b", "5000"}}}
+			p.open = func(ctx context.Context, a address) (net.Conn, error) {
+				if a.host == "a" {
+					return quick(ctx, a)
+				}
+				return slow(ctx, a)
+			}
+			lines, err := polled(t, p)
+			if err != nil {
+				t.Error(err)
+			}
+			expect(t, lines, want)
+		})
+	}
 }
 
 func TestOneOfSeveralFails(t *testing.T) {
