@@ -443,6 +443,14 @@ func (h *host) width(w word) int {
 	return cmp.Or(w.width(), h.cores, 1)
 }
 
+// decimals is how many the column of that name has.
+func decimals(name string) int {
+	if strings.HasPrefix(name[strings.LastIndexByte(name, '/')+1:], "load") {
+		return 2
+	}
+	return 1
+}
+
 // columnName is what column c of the answer to w is called.
 func columnName(w word, c int) string {
 	switch w {
@@ -632,7 +640,7 @@ func dial(ctx context.Context, opt *options, addrs []address) error {
 		defer cancel()
 		drawing.Go(func() { defer onPanic(); g.run(ctx, cancel) })
 		show = func(l line) { g.emit(ctx, l) }
-		if isTerminal(os.Stdout) {
+		if isOnChart() {
 			out.w = io.Discard
 		}
 	}
@@ -837,9 +845,9 @@ func (e *extent) add(x float64) {
 	e.min, e.max, e.sum = min(e.min, x), max(e.max, x), e.sum+x
 }
 
-func (e extent) String() string {
+func (e extent) text(decimals int) string {
 	if e.n == 0 {
 		return "no readings"
 	}
-	return fmt.Sprintf("min %.1f avg %.1f max %.1f", e.min, e.sum/float64(e.n), e.max)
+	return fmt.Sprintf("min %.*f avg %.*f max %.*f", decimals, e.min, decimals, e.sum/float64(e.n), decimals, e.max)
 }

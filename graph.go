@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gdamore/tcell/v3"
+	"golang.org/x/term"
 )
 
 // A chart is what -g shows: the lines of a window of time, as curves.
@@ -201,7 +202,11 @@ func (c *chart) caption(shown []point, w int) string {
 			all.add(x)
 		}
 	}
-	if more := text + "  " + all.String(); utf8.RuneCountInString(more) <= w {
+	places := 1
+	for _, name := range c.names {
+		places = max(places, decimals(name))
+	}
+	if more := text + "  " + all.text(places); utf8.RuneCountInString(more) <= w {
 		return more
 	}
 	return text
@@ -238,7 +243,7 @@ func (c *chart) legend(shown []point, w, rows int) [][]entry {
 		}
 		short[i] = entry{style(i), c.mark(i), fmt.Sprintf(" %s %s", name, c.newest[i])}
 		full[i] = short[i]
-		full[i].text += " (" + within.String() + ")"
+		full[i].text += " (" + within.text(decimals(name)) + ")"
 	}
 	if laid, ok := lay(full, w, rows); ok && len(full) > 1 {
 		return laid
@@ -269,12 +274,16 @@ func lay(entries []entry, w, rows int) ([][]entry, bool) {
 func (c *chart) mark(i int) string {
 	switch {
 	case c.ascii:
-		return string("*ox#@%&="[i%8])
+		return string(asciiMarks[i%len(asciiMarks)])
 	case c.mono:
-		return string([]rune("●▲■◆○△□◇")[i%8])
+		return string(monoMarks[i%len(monoMarks)])
 	}
 	return "━━"
 }
+
+const letters = "abcdefghijklmnpqrstuvwyzABCDEFGHIJKLMNPQRSTUVWYZ0123456789" // o and x are taken
+
+var asciiMarks, monoMarks = []rune("*ox#@%&=" + letters), []rune("●▲■◆○△□◇" + letters)
 
 // plot draws the axes, the grid and the curves into rows from row y on, and the
 // time into the one after.
@@ -327,11 +336,12 @@ func (c *chart) plot(f *frame, shown []point, y, rows int) {
 	if !c.mono && !c.ascii {
 		return
 	}
-	// A mark in every eighth column, where the curves of several do not meet.
+	// A mark in every eighth column, where the curves of several do not meet, and
+	// at the newest value.
 	for i := range c.names {
-		for _, p := range shown {
+		for n, p := range shown {
 			x, dy, ok := b.place(p, i, begin, c.window, top)
-			if col := x / 2; ok && x >= 0 && (c.ascii || (col+3*i)%8 == 0) {
+			if col := x / 2; ok && x >= 0 && (c.ascii || (col+3*i)%8 == 0 || n == len(shown)-1) {
 				f.put(left+col, y+dy/4, style(i), c.mark(i))
 			}
 		}
@@ -594,7 +604,7 @@ func (g *graph) run(ctx context.Context, quit func()) {
 			case *tcell.EventResize:
 				g.screen.Sync()
 				g.shown = nil
-			case nil: // the terminal is gone
+			case nil, *tcell.EventError: // the terminal is gone
 				quit()
 				return
 			}
@@ -740,7 +750,13 @@ func printable(r rune) rune {
 	return r
 }
 
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// isOnChart says whether standard output is the terminal that the chart is on:
+// as a rule, that is standard input's.
+func isOnChart() bool {
+	in, inErr := os.Stdin.Stat()
+	out, outErr := os.Stdout.Stat()
+	elsewhere := isTerminal(os.Stdin) && inErr == nil && outErr == nil && !os.SameFile(in, out)
+	return isTerminal(os.Stdout) && !elsewhere
 }

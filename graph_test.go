@@ -22,7 +22,7 @@ func chartOf(title string, least float64, seconds int, names []string, f func(se
 			if x := f(s, i); math.IsNaN(x) {
 				l.columns = append(l.columns, "nan")
 			} else {
-				l.columns = append(l.columns, fmt.Sprintf("%.1f", x))
+				l.columns = append(l.columns, fmt.Sprintf("%.*f", decimals(names[i]), x))
 			}
 		}
 		c.add(l)
@@ -91,6 +91,19 @@ func TestFrames(t *testing.T) {
 		}
 		if got != string(want) {
 			t.Errorf("%s at %d×%d:\n%swant:\n%s", test.name, test.w, test.h, got, want)
+		}
+	}
+}
+
+// Where there are no colors, curves differ by their marks.
+func TestMarksDiffer(t *testing.T) {
+	for _, c := range []*chart{{mono: true}, {ascii: true}} {
+		seen := map[string]bool{}
+		for i := range 64 {
+			seen[c.mark(i)] = true
+		}
+		if len(seen) < 64 {
+			t.Errorf("%d marks for 64 curves", len(seen))
 		}
 	}
 }
