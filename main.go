@@ -26,9 +26,9 @@ host it reads this machine, through the same session over a pipe in memory;
 port is 5000 where none is given. Listening is on localhost alone where no host
 is given.
 
-SIGINT and SIGTERM end cpunc in good order, with status 0. The status is 1 when
-the network, the server or the counters fail, and 2 when the command line makes
-no sense. The manual page, cpunc.1, has every flag.
+SIGINT, SIGTERM and SIGHUP end cpunc in good order, with status 0. The status is
+1 when the network, the server or the counters fail, and 2 when the command line
+makes no sense. The manual page, cpunc.1, has every flag.
 */
 package main
 
