@@ -651,31 +651,12 @@ func dial(ctx context.Context, opt *options, addrs []address) error {
 		show(l)
 		return out.print(l)
 	}
-	interrupts := make(chan os.Signal, 1)
-	if !signal.Ignored(os.Interrupt) {
+	if opt.ask && !signal.Ignored(os.Interrupt) {
+		interrupts := make(chan os.Signal, 1)
 		signal.Notify(interrupts, os.Interrupt)
 		defer signal.Stop(interrupts)
+		go askAtInterrupts(ctx, interrupts, breaks)
 	}
-	go func() {
-		for {
-			select {
-			case <-interrupts:
-			case <-ctx.Done():
-				return
-			}
-			answered := make(chan struct{}) // until then the next interrupt is for the question
-			proceed := func() bool {
-				defer close(answered)
-				return opt.ask && askToContinue(ctx, interrupts)
-			}
-			select {
-			case breaks <- proceed:
-				<-answered
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
 	defer watchReader(cancel)()
 
 	err := p.run(ctx)
@@ -722,6 +703,29 @@ func stdoutError(err error) error {
 		return nil
 	}
 	return fmt.Errorf("write standard output: %w", cause(err))
+}
+
+// askAtInterrupts has the polling wait, at every interrupt, for what the user
+// says, until ctx is done.
+func askAtInterrupts(ctx context.Context, interrupts <-chan os.Signal, breaks chan<- func() bool) {
+	for {
+		select {
+		case <-interrupts:
+		case <-ctx.Done():
+			return
+		}
+		answered := make(chan struct{}) // until then the next interrupt is for the question
+		proceed := func() bool {
+			defer close(answered)
+			return askToContinue(ctx, interrupts)
+		}
+		select {
+		case breaks <- proceed:
+			<-answered
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // askToContinue asks on the terminal whether to go on. Another interrupt, the

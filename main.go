@@ -332,19 +332,19 @@ func start(c *cli.Context, opt *options) error {
 		if isGiven("max-conns") && addrs[0].network == stdio {
 			return usagef("--max-conns means nothing for %s", addrs[0])
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), endings(os.Interrupt)...)
-		defer stop()
+	}
+	endings := []os.Signal{syscall.SIGHUP}
+	if !opt.ask {
+		endings = append(endings, os.Interrupt)
+	}
+	// What it was started to ignore stays ignored, as nohup and a shell's & want it.
+	endings = append(slices.DeleteFunc(endings, signal.Ignored), syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings...)
+	defer stop()
+	if opt.listen {
 		return listen(ctx, opt, addrs[0])
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
-	defer stop()
 	return dial(ctx, opt, addrs)
-}
-
-// endings gives the signals that end cpunc: SIGTERM, SIGHUP and more. One that it
-// was started to ignore stays ignored, as nohup and a shell's & want it.
-func endings(more ...os.Signal) []os.Signal {
-	return append(slices.DeleteFunc(append(more, syscall.SIGHUP), signal.Ignored), syscall.SIGTERM)
 }
 
 // An address is what to dial or to listen on. In the networks that are not
