@@ -27,7 +27,8 @@ const (
 	silence   = 100 * time.Millisecond // ends an answer that has no newline
 	byeTime   = 100 * time.Millisecond
 
-	maxLate = 100 * time.Millisecond // that a tick may be, when its own time is over
+	maxLate = 100 * time.Millisecond // that a tick may be, when half its time is over
+	ever    = 1 << 62                // a hundred years
 
 	minPause = 500 * time.Millisecond // before a host is dialed again
 	maxPause = 30 * time.Second
@@ -48,7 +49,11 @@ func (a address) open(ctx context.Context, wait time.Duration, verbose bool) (ne
 			log.Printf("%s is %s", a.host, strings.Join(ips, " "))
 		}
 	}
-	conn, err := new(net.Dialer).DialContext(limited, a.network, a.String())
+	where := a.String()
+	if a.network == socket {
+		where = a.host
+	}
+	conn, err := new(net.Dialer).DialContext(limited, a.network, where)
 	if limited.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("no connection within %v", wait)
 	}
@@ -291,13 +296,13 @@ func (p *poller) poll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if late := time.Since(at); p.interval > 0 && late >= max(p.interval, maxLate) { // for a break
+		if late := time.Since(at); p.interval > 0 && late >= max(p.interval/2, maxLate) { // for a break
 			n += int(late/p.interval) + 1
 			continue
 		}
-		over := at.Add(p.interval)
+		over := at.Add(max(p.interval, time.Since(at)+p.interval/2))
 		if patient || n == 0 && connecting {
-			over = time.Now().Add(2 * p.wait) // the host itself gives up before
+			over = time.Now().Add(ever) // the host itself gives up before
 		}
 		l, err := p.ask(ctx, request{n, ws, over})
 		if err != nil {
@@ -331,6 +336,12 @@ func (p *poller) poll(ctx context.Context) error {
 // is first. Meanwhile it gives way to breaks. A host that failed is an error.
 func (p *poller) step(ctx context.Context, clock <-chan time.Time, input <-chan []word) (*result, []word, error) {
 	for {
+		// What came during a break may have come before the clock.
+		select {
+		case r := <-p.results:
+			return p.heed(ctx, r)
+		default:
+		}
 		select {
 		case <-clock:
 			return nil, nil, nil
@@ -340,11 +351,7 @@ func (p *poller) step(ctx context.Context, clock <-chan time.Time, input <-chan 
 			}
 			return nil, ws, nil
 		case r := <-p.results:
-			r.busy = false
-			if ctx.Err() != nil { // then it may have failed for having said bye
-				return nil, nil, errEnd
-			}
-			return &r, nil, r.err
+			return p.heed(ctx, r)
 		case proceed := <-p.breaks:
 			if !proceed() {
 				return nil, nil, errEnd
@@ -353,6 +360,15 @@ func (p *poller) step(ctx context.Context, clock <-chan time.Time, input <-chan 
 			return nil, nil, errEnd
 		}
 	}
+}
+
+// heed notes that the host of r is free, and gives r or why there is none.
+func (p *poller) heed(ctx context.Context, r result) (*result, []word, error) {
+	r.busy = false
+	if ctx.Err() != nil { // then it may have failed for having said bye
+		return nil, nil, errEnd
+	}
+	return &r, nil, r.err
 }
 
 // begin waits for the next tick, which is at that time or with the next line
@@ -542,6 +558,12 @@ func (p *poller) session(ctx context.Context, h *host, conn net.Conn) error {
 			answers, err := server.ask(r.words, p.wait)
 			if err != nil {
 				err = fmt.Errorf("%s: %w", h, err)
+				if h.network == command { // Ctrl-C ends it, too, and perhaps before us
+					select {
+					case <-ctx.Done():
+					case <-time.After(byeTime):
+					}
+				}
 			}
 			told := err
 			if p.keep { // then the host is away, and that is no error of the polling
@@ -578,7 +600,9 @@ func readInput(r io.Reader) *input {
 			var ws []word
 			for len(ws) == 0 { // a blank line asks nothing
 				if !lines.Scan() {
-					in.err = lines.Err()
+					if err := lines.Err(); err != nil {
+						in.err = fmt.Errorf("standard input: %w", cause(err))
+					}
 					return
 				}
 				if ws, in.err = parseReadings(strings.Fields(lines.Text())); in.err != nil {

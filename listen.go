@@ -322,7 +322,7 @@ func listen(ctx context.Context, opt *options, addr address) error {
 		}
 		log.Print("listening on ", ln.Addr(), addr.reachable(ln.Addr()))
 	}
-	if err := srv.sampler.remember(); err != nil {
+	if err := srv.sampler.remember(); err != nil && addr.network != stdio {
 		log.Print(err) // the words that need no counters are served all the same
 	}
 	// The heap is mostly connections, which stay. What comes and goes is little,
@@ -343,10 +343,11 @@ func listen(ctx context.Context, opt *options, addr address) error {
 		conn := newDuplex(os.Stdin, os.Stdout, addr.String())
 		err := srv.attend(ctx, conn)
 		srv.running.Wait() // it may have become HTTP
-		select {
-		case <-conn.written:
-			err = cmp.Or(stdoutError(conn.failed), err)
-		default: // nobody reads
+		if err == nil {
+			err = conn.flush(ctx)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = stdoutError(err)
 		}
 		return err
 	}
@@ -405,6 +406,9 @@ func listenUnix(path string) (net.Listener, error) {
 	defer os.RemoveAll(dir)
 	hidden := filepath.Join(dir, "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden, Net: "unix"})
+	if errors.Is(err, syscall.EINVAL) { // since it is a little longer than path
+		err = syscall.ENAMETOOLONG
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -480,9 +484,13 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 	var pause time.Duration
 	var said time.Time
 	for {
-		conn, err := ln.Accept()
+		var conn net.Conn
+		err := room()
+		if err == nil {
+			conn, err = ln.Accept()
+		}
 		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-			if err == nil {
+			if conn != nil {
 				conn.Close()
 			}
 			return nil
@@ -518,6 +526,19 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 			return nil
 		}
 	}
+}
+
+// room says whether there are descriptors for a connection and, beside it, for
+// reading the counters.
+func room() error {
+	for range 2 {
+		f, err := os.Open(os.DevNull)
+		if errors.Is(err, syscall.EMFILE) {
+			return err
+		}
+		defer f.Close()
+	}
+	return nil
 }
 
 // refuse tells a client that there are too many, unless too many are being told.
@@ -583,7 +604,7 @@ func (srv *server) tell(ctx context.Context, conn net.Conn, s *session) error {
 // clientOf names the other end of conn.
 func clientOf(conn net.Conn) string {
 	if name := conn.RemoteAddr().String(); name != "" && name != "@" {
-		return name
+		return quoteOdd(name)
 	}
 	return "unix socket"
 }

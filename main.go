@@ -321,6 +321,9 @@ func start(c *cli.Context, opt *options) error {
 	if opt.ask && opt.graph {
 		return usagef("--ask means nothing with --graph, where Ctrl-C is a key")
 	}
+	if opt.ask && !opt.keep && len(opt.commands.Value()) > 0 {
+		return usagef("--ask means nothing with --exec, whose command Ctrl-C ends, but for --keep")
+	}
 	addrs, err := addresses(opt, c.Args().Slice())
 	if err != nil {
 		return usageError{err}
@@ -365,9 +368,17 @@ func (a address) String() string {
 	case stdio:
 		return "standard input"
 	case socket, command:
-		return a.host
+		return quoteOdd(a.host)
 	}
 	return net.JoinHostPort(a.host, a.port)
+}
+
+// quoteOdd quotes what is not plain text of one line.
+func quoteOdd(s string) string {
+	if quoted := strconv.Quote(s); strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return quoted
+	}
+	return s
 }
 
 // label is a's name in a header, where white space parts the columns.

@@ -21,6 +21,7 @@ type duplex struct {
 	net.Conn // what is written here goes to the writer
 	in       net.Conn
 	name     string
+	unread   error         // why the reader failed, at the end of in
 	written  chan struct{} // closed when the writer has it all, or failed
 	failed   error         // how it did, then
 }
@@ -30,7 +31,7 @@ func newDuplex(r io.Reader, w io.Writer, name string) *duplex {
 	out, sending := net.Pipe()
 	d := &duplex{Conn: out, in: in, name: name, written: make(chan struct{})}
 	go func() { // ends with r, or with the first byte after Close
-		io.Copy(received, r)
+		_, d.unread = io.Copy(received, r)
 		received.Close()
 	}()
 	go func() { // ends with Close, or when w fails
@@ -41,7 +42,14 @@ func newDuplex(r io.Reader, w io.Writer, name string) *duplex {
 	return d
 }
 
-func (d *duplex) Read(p []byte) (int, error)        { return d.in.Read(p) }
+func (d *duplex) Read(p []byte) (int, error) {
+	n, err := d.in.Read(p)
+	if err == io.EOF && d.unread != nil {
+		err = fmt.Errorf("read %s: %w", d.name, cause(d.unread))
+	}
+	return n, err
+}
+
 func (d *duplex) SetReadDeadline(t time.Time) error { return d.in.SetReadDeadline(t) }
 func (d *duplex) RemoteAddr() net.Addr              { return &net.UnixAddr{Name: d.name, Net: d.name} }
 
@@ -53,6 +61,18 @@ func (d *duplex) Close() error {
 	case <-time.After(leaveTime):
 	}
 	return d.in.Close()
+}
+
+// flush waits, after Close, until the writer has it all.
+func (d *duplex) flush(ctx context.Context) error {
+	select {
+	case <-d.written:
+		return stdoutError(d.failed)
+	case <-time.After(stuckTime):
+		return os.ErrDeadlineExceeded
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // A process is a connection to a command's standard input and output.
