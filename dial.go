@@ -114,11 +114,17 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 		line, err := p.line(deadline)
 		switch {
 		case err == io.EOF:
-			return nil, errors.New("connection closed")
+			err = errors.New("connection closed")
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, fmt.Errorf("no answer within %v", wait)
 		case err != nil:
-			return nil, cause(err)
+			err = cause(err)
+		}
+		if err != nil && i == 0 && len(p.unread) == 0 {
+			err = goneError{err}
+		}
+		if err != nil {
+			return nil, err
 		}
 		if answers[i], err = parseAnswer(w, line); err != nil {
 			return nil, err
@@ -126,6 +132,9 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 	}
 	return answers, nil
 }
+
+// A goneError is a connection that was lost before an answer began, perhaps long ago.
+type goneError struct{ error }
 
 // line reads one answer, which a newline ends, or, from older servers, a
 // silence. The line is valid until the next call.
@@ -494,6 +503,14 @@ func (p *poller) converse(ctx context.Context, h *host) {
 		if !p.keep || ctx.Err() != nil {
 			return
 		}
+		if _, isGone := err.(goneError); isGone {
+			// The listener may have closed it long since, for saying nothing, or
+			// have been started anew.
+			if again, openErr := p.open(ctx, h.address); openErr == nil {
+				conn, err = again, nil
+				continue
+			}
+		}
 		if h.lost.IsZero() {
 			h.lost = time.Now()
 			log.Printf("%v; dialing again", err)
@@ -531,7 +548,8 @@ func (p *poller) redial(ctx context.Context, h *host) net.Conn {
 }
 
 // session passes requests to the server at the other end of conn, until that
-// fails or ctx is done. Then it says bye and closes conn.
+// fails or ctx is done. Then it says bye and closes conn. At a goneError, the
+// request waits to be passed on again.
 func (p *poller) session(ctx context.Context, h *host, conn net.Conn) error {
 	left := make(chan struct{})
 	bye := func() {
@@ -548,7 +566,7 @@ func (p *poller) session(ctx context.Context, h *host, conn net.Conn) error {
 		<-left
 	}()
 	server := &peer{Conn: conn}
-	for {
+	for asked := 0; ; asked++ {
 		select {
 		case r := <-h.requests:
 			if time.Now().After(r.over) { // it took until now to connect
@@ -556,8 +574,13 @@ func (p *poller) session(ctx context.Context, h *host, conn net.Conn) error {
 				continue
 			}
 			answers, err := server.ask(r.words, p.wait)
+			gone, isGone := err.(goneError)
+			if isGone && asked > 0 && p.keep && ctx.Err() == nil {
+				h.requests <- r // for the next session, if there is one at once
+				return goneError{fmt.Errorf("%s: %w", h, gone.error)}
+			}
 			if err != nil {
-				err = fmt.Errorf("%s: %w", h, err)
+				err = fmt.Errorf("%s: %v", h, err)
 				if h.network == command { // Ctrl-C ends it, too, and perhaps before us
 					select {
 					case <-ctx.Done():
@@ -643,7 +666,13 @@ func dial(ctx context.Context, opt *options, addrs []address) error {
 		p.interval = 0
 	}
 	var sum summary
-	out := printer{w: os.Stdout, header: opt.header}
+	pipe := reopenPipe(os.Stdout)
+	if pipe != nil {
+		defer pipe.Close()
+		go watchReader(pipe, cancel)
+	}
+	var lines io.Writer = os.Stdout
+	out := printer{header: opt.header}
 	if opt.time {
 		out.timeFormat = "2006-01-02T15:04:05Z"
 		if p.interval < time.Second {
@@ -664,10 +693,14 @@ func dial(ctx context.Context, opt *options, addrs []address) error {
 		defer cancel()
 		drawing.Go(func() { defer onPanic(); g.run(ctx, cancel) })
 		show = func(l line) { g.emit(ctx, l) }
-		if isOnChart() {
-			out.w = io.Discard
+		switch {
+		case isOnChart():
+			lines = io.Discard
+		case pipe != nil: // where no SIGPIPE leaves the terminal as it is
+			lines = pipe
 		}
 	}
+	out.w = newOutput(ctx, lines)
 	p.emit = func(l line) error {
 		if opt.verbose > 0 {
 			sum.add(l)
@@ -681,8 +714,6 @@ func dial(ctx context.Context, opt *options, addrs []address) error {
 		defer signal.Stop(interrupts)
 		go askAtInterrupts(ctx, interrupts, breaks)
 	}
-	defer watchReader(cancel)()
-
 	err := p.run(ctx)
 	if opt.verbose > 0 {
 		sum.print(p.hosts)
@@ -723,8 +754,8 @@ func (p *printer) print(l line) error {
 
 // stdoutError is what to say of an error of standard output, if it is one.
 func stdoutError(err error) error {
-	if err == nil {
-		return nil
+	if err == nil || err == errEnd {
+		return err
 	}
 	return fmt.Errorf("write standard output: %w", cause(err))
 }
@@ -792,36 +823,88 @@ func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
 	}
 }
 
-// watchReader calls gone when standard output is a pipe whose reader has gone
-// away, so that cpunc ends then and not only with the next line. Where a pipe
-// can't be watched, that line does it.
-func watchReader(gone func()) (stop func()) {
-	if info, err := os.Stdout.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
-		return func() {}
+// reopenPipe opens out anew, if that is a pipe and the system can; else it gives
+// nil. The new one can be waited on without making out, which other programs may
+// share, non-blocking.
+func reopenPipe(out *os.File) *os.File {
+	if info, err := out.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return nil
 	}
-	// Opened anew, it can be waited on without making standard output, which
-	// other programs may share, non-blocking.
 	pipe, err := os.OpenFile("/dev/stdout", os.O_WRONLY, 0)
 	if err != nil {
-		return func() {}
+		return nil
 	}
+	return pipe
+}
+
+// watchReader calls gone when pipe's reader has gone away, so that cpunc ends
+// then and not only with the next line. It returns then, or when pipe is closed.
+func watchReader(pipe *os.File, gone func()) {
 	conn, err := pipe.SyscallConn()
 	if err != nil {
-		pipe.Close()
-		return func() {}
+		return
 	}
-	go func() {
-		first := true
-		// A pipe's writing end is never ready to be read, unless by its error.
-		err := conn.Read(func(uintptr) bool {
-			first = !first
-			return first
-		})
-		if err == nil {
-			gone()
+	first := true
+	// A pipe's writing end is never ready to be read, unless by its error.
+	err = conn.Read(func(uintptr) bool {
+		first = !first
+		return first
+	})
+	if err == nil {
+		gone()
+	}
+}
+
+// An output is a writer that may block for ever, as a pipe that nobody reads,
+// and that is left when ctx is done.
+type output struct {
+	ctx   context.Context
+	texts chan []byte
+	done  chan error // of each text
+}
+
+func newOutput(ctx context.Context, w io.Writer) *output {
+	o := &output{ctx: ctx, texts: make(chan []byte), done: make(chan error, 1)}
+	go func() { // ends with ctx; a write that never ends, with the process
+		for {
+			select {
+			case text := <-o.texts:
+				_, err := w.Write(text)
+				o.done <- err
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
-	return func() { pipe.Close() }
+	return o
+}
+
+// Write gives errEnd when ctx is done before the text is written.
+func (o *output) Write(text []byte) (int, error) {
+	select {
+	case o.texts <- text:
+	case <-o.ctx.Done():
+		return 0, errEnd
+	}
+	select {
+	case err := <-o.done:
+		if err == nil {
+			return len(text), nil
+		}
+		select {
+		case <-o.ctx.Done(): // the reader is gone, and that ends us
+			return 0, errEnd
+		case <-time.After(byeTime):
+			return 0, err
+		}
+	case <-o.ctx.Done():
+		select {
+		case err := <-o.done: // it was almost written
+			return len(text), err
+		case <-time.After(byeTime):
+			return 0, errEnd
+		}
+	}
 }
 
 // A summary is what -v says at the end of each column, as ping does.

@@ -454,6 +454,38 @@ func TestKeep(t *testing.T) {
 	})
 }
 
+// A connection that was closed while nobody asked costs no reading, if there is
+// another; one that is closed at once is dialed with pauses like any.
+func TestClosedBetweenTicks(t *testing.T) {
+	var messages bytes.Buffer
+	log.SetOutput(&messages)
+	defer log.SetOutput(os.Stderr)
+	synctest.Test(t, func(t *testing.T) {
+		w := &network{t: t, start: time.Now(), down: func(time.Duration) bool { return false }}
+		time.AfterFunc(1500*time.Millisecond, w.cut)
+		lines, err := polled(t, &poller{interval: time.Second, count: 4, keep: true, open: w.open})
+		if err != nil {
+			t.Error(err)
+		}
+		expect(t, lines, "0.00 0.00 0.0", "1.00 1.00 1.0", "2.00 2.00 2.0", "3.00 3.00 3.0")
+		if messages.Len() > 0 {
+			t.Errorf("said %q", &messages)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		attempts := 0
+		lines, err := polled(t, &poller{interval: time.Second, count: 120, keep: true, open: func(context.Context, address) (net.Conn, error) {
+			attempts++
+			client, server := net.Pipe()
+			server.Close()
+			return client, nil
+		}})
+		if err != nil || !strings.HasSuffix(lines[119], "nan") || attempts > 15 {
+			t.Errorf("%d attempts in two minutes, %v", attempts, err)
+		}
+	})
+}
+
 // Pauses between attempts double from half a second to half a minute, jittered.
 func TestRedialPauses(t *testing.T) {
 	var messages bytes.Buffer

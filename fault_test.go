@@ -498,6 +498,11 @@ func TestOutOfDescriptors(t *testing.T) {
 	if line, _ := messages.ReadString('\n'); line != "cpunc: accept: too many open files; waiting\n" {
 		t.Errorf("%q", line)
 	}
+	// Whom it has already, it serves: there is a descriptor to read the counters.
+	conns[0].Write([]byte("cpu"))
+	if line, err := bufio.NewReader(conns[0]).ReadString('\n'); err != nil || !strings.Contains("0123456789", line[:1]) {
+		t.Errorf("%q, %v", line, err)
+	}
 	_, before := used(cmd.Process.Pid)
 	time.Sleep(time.Second) // it is the waiting that is measured
 	_, after := used(cmd.Process.Pid)
