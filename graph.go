@@ -45,6 +45,7 @@ type point struct {
 
 const (
 	minWidth, minHeight = 30, 8
+	maxCurves           = 1 << 10
 	maxNumbers          = 1 << 18 // that a chart remembers
 	shortestWindow      = time.Second
 	longestWindow       = 7 * 24 * time.Hour
@@ -52,27 +53,32 @@ const (
 
 // add takes a line from the poller.
 func (c *chart) add(l line) {
-	if !slices.Equal(c.names, l.names) {
-		c.rename(l.names)
+	n := min(len(l.names), maxCurves)
+	if most := maxNumbers / max(n, 1); len(c.points) >= most {
+		c.points = slices.Delete(c.points, 0, len(c.points)-most*7/8)
 	}
-	c.newest = l.columns
-	values := make([]float64, len(l.columns))
+	if !slices.Equal(c.names, l.names[:n]) {
+		c.rename(l.names[:n])
+	}
+	c.newest = l.columns[:n]
+	values := make([]float64, n)
 	for i := range values {
 		values[i] = l.value(i)
-	}
-	if len(c.points)*len(c.names) >= maxNumbers {
-		c.points = slices.Delete(c.points, 0, 1+len(c.points)/8)
 	}
 	c.points = append(c.points, point{l.at, values})
 }
 
 // rename moves the values of every point to where their names are now.
 func (c *chart) rename(names []string) {
+	was := map[string]int{}
+	for i, name := range slices.Backward(c.names) { // a word may be asked for twice
+		was[name] = i
+	}
 	for i := range c.points {
 		values := make([]float64, len(names))
 		for j, name := range names {
 			values[j] = math.NaN()
-			if old := slices.Index(c.names, name); old >= 0 {
+			if old, ok := was[name]; ok {
 				values[j] = c.points[i].values[old]
 			}
 		}
@@ -203,8 +209,10 @@ func (c *chart) caption(shown []point, w int) string {
 		}
 	}
 	places := 1
-	for _, name := range c.names {
-		places = max(places, decimals(name))
+	for i, name := range c.names {
+		if places = decimals(name); i > 0 && places != decimals(c.names[0]) {
+			return text // percent and load averages have no common extent
+		}
 	}
 	if more := text + "  " + all.text(places); utf8.RuneCountInString(more) <= w {
 		return more
@@ -249,7 +257,7 @@ func (c *chart) legend(shown []point, w, rows int) [][]entry {
 		return laid
 	}
 	laid, ok := lay(short, w, rows)
-	for n := len(short) - 1; !ok && n > 0; n-- {
+	for n := min(len(short)-1, rows*w/4); !ok && n > 0; n-- { // no entry is shorter
 		laid, ok = lay(append(short[:n:n], entry{plain, "", fmt.Sprintf("and %d more", len(short)-n)}), w, rows)
 	}
 	return laid
@@ -312,7 +320,12 @@ func (c *chart) plot(f *frame, shown []point, y, rows int) {
 	}
 	right := shown[len(shown)-1].at
 	begin := right.Add(-c.window)
-	for _, at := range xTicks(begin, right, width, c.location) {
+	ticks := xTicks(begin, right, width, c.location)
+	layout := "15:04:05"
+	if len(ticks) > 1 && ticks[1].Sub(ticks[0]) >= 24*time.Hour {
+		layout = "Jan 02"
+	}
+	for _, at := range ticks {
 		col := int(float64(at.Sub(begin)) / float64(c.window) * float64(width-1))
 		for row := range rows {
 			mark := bar
@@ -321,7 +334,7 @@ func (c *chart) plot(f *frame, shown []point, y, rows int) {
 			}
 			f.put(left+col, y+row, dim, mark)
 		}
-		text := at.In(c.location).Format("15:04:05")
+		text := at.In(c.location).Format(layout)
 		f.put(min(max(left+col-len(text)/2, 0), f.w-len(text)), y+rows, plain, text)
 	}
 	b := &braille{w: width, h: rows, dots: make([]uint8, width*rows), owners: make([]style, width*rows)}
@@ -473,8 +486,10 @@ type graph struct {
 	lines  chan line          // from the poller
 	breaks chan<- func() bool // to the poller
 	resume chan struct{}
-	shown  *frame        // what is on the screen
-	held   *heldMessages // what would have gone into the picture; nil if it would not
+
+	stopping chan<- func() bool // breaks, while the poller has yet to stop
+	shown    *frame             // what is on the screen
+	held     *heldMessages      // what would have gone into the picture; nil if it would not
 }
 
 const redrawPause = 200 * time.Millisecond // at the least, when it is lines that change the picture
@@ -507,31 +522,41 @@ func newChart(opt *options, hosts []*host) chart {
 
 // openGraph takes the terminal over, until close.
 func openGraph(c chart, breaks chan<- func() bool) (*graph, error) {
-	tty, err := tcell.NewDevTty()
-	if err != nil {
-		return nil, fmt.Errorf("chart: %w", err)
+	g := &graph{chart: c, lines: make(chan line, 16), breaks: breaks, resume: make(chan struct{})}
+	if err := g.takeTerminal(); err != nil {
+		return nil, err
 	}
-	screen, err := tcell.NewTerminfoScreenFromTty(tty)
-	if err == nil {
-		err = screen.Init()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("chart: %w", err)
-	}
-	screen.HideCursor()
-	screen.EnableMouse(tcell.MouseButtonEvents)
-	c.mono = screen.Colors() < 8
-	c.ascii = screen.CharacterSet() != "UTF-8"
-	restoreTerminal = func() {
-		io.WriteString(tty, scrollAll)
-		screen.Fini()
-	}
-	g := &graph{chart: c, tty: tty, screen: screen, lines: make(chan line, 16), breaks: breaks, resume: make(chan struct{})}
+	restoreTerminal = g.giveTerminal
 	if isTerminal(os.Stderr) {
 		g.held = &heldMessages{news: make(chan string, 1)}
 		log.SetOutput(g.held)
 	}
 	return g, nil
+}
+
+func (g *graph) takeTerminal() error {
+	tty, err := tcell.NewDevTty()
+	var screen tcell.Screen
+	if err == nil {
+		screen, err = tcell.NewTerminfoScreenFromTty(tty)
+	}
+	if err == nil {
+		err = screen.Init()
+	}
+	if err != nil {
+		return fmt.Errorf("chart: %w", err)
+	}
+	screen.HideCursor()
+	screen.EnableMouse(tcell.MouseButtonEvents)
+	g.tty, g.screen, g.shown = tty, screen, nil
+	g.chart.mono = screen.Colors() < 8
+	g.chart.ascii = screen.CharacterSet() != "UTF-8"
+	return nil
+}
+
+func (g *graph) giveTerminal() {
+	io.WriteString(g.tty, scrollAll)
+	g.screen.Fini()
 }
 
 // restoreTerminal gives the terminal back, when a chart has it.
@@ -579,6 +604,9 @@ func (g *graph) run(ctx context.Context, quit func()) {
 		case l := <-g.lines:
 			g.chart.add(l)
 		case g.chart.message = <-news:
+		case g.stopping <- func() bool { return g.stop(ctx) }:
+			g.stopping = nil
+			continue
 		case event := <-g.screen.EventQ():
 			pause, waiting = 0, false
 			switch event := event.(type) {
@@ -587,7 +615,11 @@ func (g *graph) run(ctx context.Context, quit func()) {
 				case event.Key() == tcell.KeyCtrlC, event.Key() == tcell.KeyEsc, key == "q":
 					quit()
 				case event.Key() == tcell.KeyCtrlZ:
-					g.suspend()
+					if err := g.suspend(); err != nil {
+						log.Print(err)
+						quit()
+						return
+					}
 				case key == " ":
 					g.toggle(ctx)
 				case key == "+":
@@ -625,43 +657,38 @@ func (g *graph) run(ctx context.Context, quit func()) {
 
 // suspend gives the terminal to the shell, and the whole job a rest, until the
 // shell continues it.
-func (g *graph) suspend() {
-	io.WriteString(g.tty, scrollAll)
-	g.screen.Suspend()
+func (g *graph) suspend() error {
+	g.giveTerminal()
 	// As the terminal itself would; not every platform's package syscall can.
 	exec.Command("sh", "-c", "kill -TSTP 0").Run()
-	g.screen.Resume()
 	g.chart.gap()
-	g.shown = nil
+	return g.takeTerminal() // the library can resume, too, but may lose the first key
 }
 
 // toggle stops the polling, or starts it again.
 func (g *graph) toggle(ctx context.Context) {
-	if g.chart.stopped = !g.chart.stopped; !g.chart.stopped {
+	g.chart.stopped = !g.chart.stopped
+	switch {
+	case g.chart.stopped:
+		g.stopping = g.breaks
+	case g.stopping != nil: // not stopped yet
+		g.stopping = nil
+	default:
 		g.chart.gap()
 		select {
 		case g.resume <- struct{}{}:
 		case <-ctx.Done():
 		}
-		return
 	}
-	stop := func() bool {
-		select {
-		case <-g.resume:
-			return true
-		case <-ctx.Done():
-			return false
-		}
-	}
-	for {
-		select {
-		case g.breaks <- stop:
-			return
-		case l := <-g.lines: // the poller is about to give it out
-			g.chart.add(l)
-		case <-ctx.Done():
-			return
-		}
+}
+
+// stop has the poller wait until it may go on, or ctx is done.
+func (g *graph) stop(ctx context.Context) bool {
+	select {
+	case <-g.resume:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -147,6 +147,23 @@ func TestChartIsBounded(t *testing.T) {
 	c.draw(80, 24)
 }
 
+// A server that has ever more columns costs no more than that.
+func TestColumnsAreBounded(t *testing.T) {
+	c := chartOf("CPU", 100, 100000, []string{"cpu0"}, sine)
+	l := line{at: noon.Add(100000 * time.Second)}
+	for i := range 32000 {
+		l.names = append(l.names, columnName(coresWord, i))
+		l.columns = append(l.columns, "1.0")
+	}
+	c.add(l)
+	if n := len(c.points) * len(c.names); n > maxNumbers || len(c.names) != maxCurves {
+		t.Errorf("%d numbers of %d curves are kept", n, len(c.names))
+	}
+	if got := c.draw(80, 24).String(); !strings.Contains(got, "and 10") {
+		t.Errorf("no word of more curves in\n%s", got)
+	}
+}
+
 // Columns that come later are told from those that were there.
 func TestColumnsChange(t *testing.T) {
 	c := chartOf("CPU", 100, 3, []string{"cpu0"}, sine)
