@@ -623,7 +623,11 @@ func readInput(r io.Reader) *input {
 			var ws []word
 			for len(ws) == 0 { // a blank line asks nothing
 				if !lines.Scan() {
-					if err := lines.Err(); err != nil {
+					err := lines.Err()
+					if err == bufio.ErrTooLong {
+						err = errors.New("a line without end")
+					}
+					if err != nil {
 						in.err = fmt.Errorf("standard input: %w", cause(err))
 					}
 					return

@@ -596,3 +596,44 @@ func TestEndIsNoFailure(t *testing.T) {
 		}
 	}
 }
+
+// An output that nobody reads does not keep cpunc when it is to end.
+func TestOutputBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		ctx, cancel := context.WithCancel(t.Context())
+		o := newOutput(ctx, w)
+		go func() { r.Read(make([]byte, 10)) }()
+		if _, err := o.Write([]byte("one\n")); err != nil {
+			t.Error(err)
+		}
+		time.AfterFunc(time.Hour, cancel)
+		begin := time.Now()
+		if _, err := o.Write([]byte("two\n")); err != errEnd || time.Since(begin) != time.Hour+byeTime {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		r.Close() // as with the process
+	})
+}
+
+// Ctrl-C ends a command, too, and perhaps first. That is no failure.
+func TestCommandEndsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		p := &poller{
+			hosts: []*host{{address: address{network: command, host: "ssh web1"}}}, words: []word{cpuWord},
+			interval: time.Second, wait: 10 * time.Second, emit: func(line) error { return nil },
+			open: scripted(t, func(n int, _ string, conn net.Conn) {
+				if n == 3 {
+					conn.Close()
+					time.AfterFunc(byeTime/2, cancel)
+					return
+				}
+				fmt.Fprintf(conn, "%d.0\n", n)
+			}),
+		}
+		if err := p.run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}

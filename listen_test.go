@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -337,3 +338,31 @@ func (l *brokenListener) Accept() (net.Conn, error) {
 }
 func (l *brokenListener) Close() error   { return nil }
 func (l *brokenListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// What was written to a duplex is waited for, though its reader pauses, but not
+// for ever.
+func TestDuplexFlushes(t *testing.T) {
+	for pause, want := range map[time.Duration]error{5 * time.Second: nil, time.Minute: os.ErrDeadlineExceeded} {
+		synctest.Test(t, func(t *testing.T) {
+			r, w := io.Pipe()
+			d := newDuplex(strings.NewReader(""), w, "test")
+			d.Write([]byte("answer\n"))
+			var got atomic.Pointer[string]
+			go func() {
+				time.Sleep(pause)
+				text := make([]byte, 10)
+				n, _ := r.Read(text)
+				read := string(text[:n])
+				got.Store(&read)
+			}()
+			d.Close()
+			if err := d.flush(t.Context()); err != want {
+				t.Errorf("%v, want %v", err, want)
+			}
+			time.Sleep(time.Minute)
+			if text := got.Load(); text == nil || *text != "answer\n" {
+				t.Errorf("%v arrived", text)
+			}
+		})
+	}
+}
