@@ -842,21 +842,21 @@ func reopenPipe(out *os.File) *os.File {
 }
 
 // watchReader calls gone when pipe's reader has gone away, so that cpunc ends
-// then and not only with the next line. It returns then, or when pipe is closed.
+// then and not only with the next line, or when pipe is closed. Where it can't be
+// waited on, that line does it.
 func watchReader(pipe *os.File, gone func()) {
 	conn, err := pipe.SyscallConn()
-	if err != nil {
+	if err != nil || pipe.SetReadDeadline(time.Time{}) != nil {
 		return
 	}
 	first := true
-	// A pipe's writing end is never ready to be read, unless by its error.
-	err = conn.Read(func(uintptr) bool {
+	// A pipe's writing end is never ready to be read, unless by its error, which
+	// Go may give as one.
+	conn.Read(func(uintptr) bool {
 		first = !first
 		return first
 	})
-	if err == nil {
-		gone()
-	}
+	gone()
 }
 
 // An output is a writer that may block for ever, as a pipe that nobody reads,
@@ -904,10 +904,12 @@ func (o *output) Write(text []byte) (int, error) {
 	case <-o.ctx.Done():
 		select {
 		case err := <-o.done: // it was almost written
-			return len(text), err
+			if err == nil {
+				return len(text), nil
+			}
 		case <-time.After(byeTime):
-			return 0, errEnd
 		}
+		return 0, errEnd
 	}
 }
 
