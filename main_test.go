@@ -61,6 +61,7 @@ func TestMain(m *testing.M) {
 type tidy struct{ *testing.M }
 
 func (m tidy) Run() int {
+	flag.Set("test.parallel", "4") // they wait more than they compute
 	goroutines, descriptors := leftovers()
 	code := m.M.Run()
 	if code != 0 {
