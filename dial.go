@@ -309,7 +309,7 @@ func (p *poller) poll(ctx context.Context) error {
 			n += int(late/p.interval) + 1
 			continue
 		}
-		over := at.Add(max(p.interval, time.Since(at)+p.interval/2))
+		over := at.Add(max(p.interval, time.Since(at)+p.interval/2)) // half of it is left to the late
 		if patient || n == 0 && connecting {
 			over = time.Now().Add(ever) // the host itself gives up before
 		}
