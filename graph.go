@@ -481,6 +481,7 @@ func xTicks(begin, end time.Time, width int, location *time.Location) (ticks []t
 // A graph shows a chart on the controlling terminal.
 type graph struct {
 	chart  chart
+	mu     sync.Mutex // between drawing and a panic elsewhere that gives the terminal back
 	tty    tcell.Tty
 	screen tcell.Screen
 	lines  chan line          // from the poller
@@ -548,6 +549,8 @@ func (g *graph) takeTerminal() error {
 	}
 	screen.HideCursor()
 	screen.EnableMouse(tcell.MouseButtonEvents)
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.tty, g.screen, g.shown = tty, screen, nil
 	g.chart.mono = screen.Colors() < 8
 	g.chart.ascii = screen.CharacterSet() != "UTF-8"
@@ -555,6 +558,8 @@ func (g *graph) takeTerminal() error {
 }
 
 func (g *graph) giveTerminal() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	io.WriteString(g.tty, scrollAll)
 	g.screen.Fini()
 }
@@ -703,6 +708,8 @@ const (
 
 // show puts the picture on the screen.
 func (g *graph) show() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	f, old := g.chart.draw(g.screen.Size()), g.shown
 	fresh := old == nil || old.w != f.w || old.h != f.h
 	if fresh {
