@@ -342,14 +342,11 @@ func listen(ctx context.Context, opt *options, addr address) error {
 		srv.running.Add(1)
 		conn := newDuplex(os.Stdin, os.Stdout, addr.String())
 		err := srv.attend(ctx, conn)
-		srv.running.Wait() // it may have become HTTP
-		if err == nil {
-			err = conn.flush(ctx)
+		srv.running.Wait()                          // it may have become HTTP
+		if errors.Is(err, os.ErrDeadlineExceeded) { // waited for already
+			return stdoutError(err)
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			err = stdoutError(err)
-		}
-		return err
+		return cmp.Or(stdoutError(conn.flush(ctx)), err)
 	}
 	testOnlyListening(ln.Addr())
 	return srv.serve(ctx, ln)

@@ -63,11 +63,11 @@ func (d *duplex) Close() error {
 	return d.in.Close()
 }
 
-// flush waits, after Close, until the writer has it all.
+// flush waits, after Close, until the writer has it all, and says how it failed.
 func (d *duplex) flush(ctx context.Context) error {
 	select {
 	case <-d.written:
-		return stdoutError(d.failed)
+		return d.failed
 	case <-time.After(stuckTime):
 		return os.ErrDeadlineExceeded
 	case <-ctx.Done():
