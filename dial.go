@@ -120,10 +120,10 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 		case err != nil:
 			err = cause(err)
 		}
-		if err != nil && i == 0 && len(p.unread) == 0 {
-			err = goneError{err}
-		}
 		if err != nil {
+			if i == 0 && len(p.unread) == 0 {
+				err = goneError{err}
+			}
 			return nil, err
 		}
 		if answers[i], err = parseAnswer(w, line); err != nil {
@@ -305,11 +305,12 @@ func (p *poller) poll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if late := time.Since(at); p.interval > 0 && late >= max(p.interval/2, maxLate) { // for a break
+		late := time.Since(at)
+		if p.interval > 0 && late >= max(p.interval/2, maxLate) { // for a break
 			n += int(late/p.interval) + 1
 			continue
 		}
-		over := at.Add(max(p.interval, time.Since(at)+p.interval/2)) // half of it is left to the late
+		over := at.Add(max(p.interval, late+p.interval/2)) // half of it is left to the late
 		if patient || n == 0 && connecting {
 			over = time.Now().Add(ever) // the host itself gives up before
 		}
@@ -348,7 +349,7 @@ func (p *poller) step(ctx context.Context, clock <-chan time.Time, input <-chan 
 		// What came during a break may have come before the clock.
 		select {
 		case r := <-p.results:
-			return p.heed(ctx, r)
+			return heed(ctx, r)
 		default:
 		}
 		select {
@@ -360,7 +361,7 @@ func (p *poller) step(ctx context.Context, clock <-chan time.Time, input <-chan 
 			}
 			return nil, ws, nil
 		case r := <-p.results:
-			return p.heed(ctx, r)
+			return heed(ctx, r)
 		case proceed := <-p.breaks:
 			if !proceed() {
 				return nil, nil, errEnd
@@ -372,7 +373,7 @@ func (p *poller) step(ctx context.Context, clock <-chan time.Time, input <-chan 
 }
 
 // heed notes that the host of r is free, and gives r or why there is none.
-func (p *poller) heed(ctx context.Context, r result) (*result, []word, error) {
+func heed(ctx context.Context, r result) (*result, []word, error) {
 	r.busy = false
 	if ctx.Err() != nil { // then it may have failed for having said bye
 		return nil, nil, errEnd
@@ -580,6 +581,7 @@ func (p *poller) session(ctx context.Context, h *host, conn net.Conn) error {
 				return goneError{fmt.Errorf("%s: %w", h, gone.error)}
 			}
 			if err != nil {
+				// Not a goneError any more: this request is done with.
 				err = fmt.Errorf("%s: %v", h, err)
 				if h.network == command { // Ctrl-C ends it, too, and perhaps before us
 					select {
@@ -670,7 +672,7 @@ func dial(ctx context.Context, opt *options, addrs []address) error {
 		p.interval = 0
 	}
 	var sum summary
-	pipe := reopenPipe(os.Stdout)
+	pipe := reopenStdout()
 	if pipe != nil {
 		defer pipe.Close()
 		go watchReader(pipe, cancel)
@@ -827,11 +829,11 @@ func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
 	}
 }
 
-// reopenPipe opens out anew, if that is a pipe and the system can; else it gives
-// nil. The new one can be waited on without making out, which other programs may
-// share, non-blocking.
-func reopenPipe(out *os.File) *os.File {
-	if info, err := out.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+// reopenStdout opens standard output anew, if that is a pipe and the system can;
+// else it gives nil. The new one can be waited on without making the old one,
+// which other programs may share, non-blocking.
+func reopenStdout() *os.File {
+	if info, err := os.Stdout.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
 		return nil
 	}
 	pipe, err := os.OpenFile("/dev/stdout", os.O_WRONLY, 0)

@@ -209,8 +209,8 @@ func (c *chart) caption(shown []point, w int) string {
 		}
 	}
 	places := 1
-	for i, name := range c.names {
-		if places = decimals(name); i > 0 && places != decimals(c.names[0]) {
+	for _, name := range c.names {
+		if places = decimals(name); places != decimals(c.names[0]) {
 			return text // percent and load averages have no common extent
 		}
 	}
@@ -578,7 +578,7 @@ func onPanic() {
 
 // close gives the terminal back as it was.
 func (g *graph) close() {
-	restoreTerminal()
+	g.giveTerminal()
 	if g.held != nil {
 		log.SetOutput(os.Stderr)
 		os.Stderr.Write(g.held.text())

@@ -375,8 +375,8 @@ func (a address) String() string {
 
 // quoteOdd quotes what is not plain text of one line.
 func quoteOdd(s string) string {
-	if quoted := strconv.Quote(s); strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		return quoted
+	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(s)
 	}
 	return s
 }

@@ -169,14 +169,23 @@ func (s *sampler) remember() error {
 // the grace period, while the next one is read: so nobody waits for the kernel
 // where a thousand ask in a second.
 func (s *sampler) now(src source) *sample {
-	last := s.newest[src].Load()
-	if last == nil || time.Since(last.at) >= tick+grace {
+	last := s.fresh(src, tick+grace)
+	if last == nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.aside(src)
 	}
 	if time.Since(last.at) >= tick && s.mu.TryLock() {
 		go func() { defer onPanic(); defer s.mu.Unlock(); s.look(src) }()
+	}
+	return last
+}
+
+// fresh gives the newest sample of src, if it is younger than age, or else nil.
+func (s *sampler) fresh(src source, age time.Duration) *sample {
+	last := s.newest[src].Load()
+	if last == nil || time.Since(last.at) >= age {
+		return nil
 	}
 	return last
 }
@@ -206,8 +215,8 @@ func (s *sampler) since(src source) *sample {
 
 // look reads src, unless that was done within the last tick; s.mu is held.
 func (s *sampler) look(src source) *sample {
-	last := s.newest[src].Load()
-	if last == nil || time.Since(last.at) >= tick {
+	last := s.fresh(src, tick)
+	if last == nil {
 		last = s.read(src)
 		s.newest[src].Store(last)
 	}
@@ -218,7 +227,7 @@ func (s *sampler) look(src source) *sample {
 // whose stack grew would keep it so: a few kilobytes, ten thousand times. So it
 // has the stack of a coroutine, which, unlike a goroutine, wakes no other thread.
 func (s *sampler) aside(src source) *sample {
-	if last := s.newest[src].Load(); last != nil && time.Since(last.at) < tick {
+	if last := s.fresh(src, tick); last != nil {
 		return last
 	}
 	next, stop := iter.Pull(func(yield func(*sample) bool) { yield(s.look(src)) })
