@@ -425,33 +425,34 @@ func (w *network) cut() {
 }
 
 // The listener is killed for ten seconds of a minute: sixty lines, on phase,
-// and a gap that is no longer than the redialing.
+// and a gap that ends with the first tick after it was reached again.
 func TestKeep(t *testing.T) {
 	log.SetOutput(io.Discard)
 	defer log.SetOutput(os.Stderr)
-	synctest.Test(t, func(t *testing.T) {
-		w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return at > 20*time.Second && at < 30*time.Second }}
-		time.AfterFunc(20500*time.Millisecond, w.cut)
-		lines, err := polled(t, &poller{interval: time.Second, count: 60, keep: true, open: w.open})
-		if err != nil || len(lines) != 60 {
-			t.Fatalf("%d lines, %v", len(lines), err)
-		}
-		gaps := 0
-		for n, l := range lines {
-			tick := fmt.Sprintf("%d.00 ", n)
-			if l == tick+tick+"nan" {
-				gaps++
-				if n <= 20 || n > 36 {
-					t.Errorf("a gap at %d", n)
-				}
-			} else if want := tick + tick + fmt.Sprintf("%d.0", n); l != want {
-				t.Errorf("line %d: %s, want %s", n, l, want)
+	for range 100 { // the pauses vary
+		synctest.Test(t, func(t *testing.T) {
+			w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return at > 20*time.Second && at < 30*time.Second }}
+			time.AfterFunc(20500*time.Millisecond, w.cut)
+			lines, err := polled(t, &poller{interval: time.Second, count: 60, keep: true, open: w.open})
+			if err != nil || len(lines) != 60 {
+				t.Fatalf("%d lines, %v", len(lines), err)
 			}
-		}
-		if gaps < 9 || gaps > 16 {
-			t.Errorf("%d gaps", gaps)
-		}
-	})
+			// The longest that an attempt may come after the host is 16 s.
+			back := w.attempts[len(w.attempts)-1]
+			if back < 30*time.Second || back > 46*time.Second {
+				t.Errorf("back at %v", back)
+			}
+			for n, l := range lines {
+				want := fmt.Sprintf("%d.00 %[1]d.00 %[1]d.0", n)
+				if n > 20 && time.Duration(n)*time.Second < back {
+					want = fmt.Sprintf("%d.00 %[1]d.00 nan", n)
+				}
+				if l != want {
+					t.Errorf("line %d: %s, want %s; back at %v", n, l, want, back)
+				}
+			}
+		})
+	}
 }
 
 // A connection that was closed while nobody asked costs no reading, if there is
