@@ -87,7 +87,7 @@ func (h *honest) poll(addr string, n int, interval time.Duration) {
 	for range n {
 		asked := time.Now()
 		conn.Write([]byte("cpu\n"))
-		conn.SetReadDeadline(asked.Add(5 * time.Second))
+		conn.SetReadDeadline(asked.Add(20 * time.Second))
 		if line, err := lines.ReadString('\n'); err != nil || line != stillCPU {
 			h.err = fmt.Errorf("%q, %v", line, err)
 			return
@@ -111,7 +111,7 @@ func TestBadCompany(t *testing.T) {
 	if testing.Short() || raceEnabled() {
 		silent, slow, greedy, rude = 500, 100, 20, 20
 	}
-	srv := &server{silence: 2 * time.Second}
+	srv := &server{silence: 8 * time.Second}
 	addr, _ := serving(t, srv)
 	dial := func() net.Conn {
 		conn, err := net.Dial("tcp", addr)
@@ -187,7 +187,7 @@ func TestBadCompany(t *testing.T) {
 	}
 	// All of them are gone: the silent by -w, the rude by their 64 bytes, the
 	// greedy because they leave their answers unread.
-	eventuallyTrue(t, "the bad ones gone", 25*time.Second, func() bool {
+	eventuallyTrue(t, "the bad ones gone", time.Minute, func() bool {
 		return int(cut.Load()) == greedy+rude && srv.serving.Load() <= int32(slow)
 	})
 }
