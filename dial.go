@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -42,7 +43,8 @@ func (a address) open(ctx context.Context, wait time.Duration, verbose bool) (ne
 	case command:
 		return startProcess(a.host)
 	}
-	limited, cancel := context.WithTimeout(ctx, wait)
+	deadline := time.Now().Add(wait)
+	limited, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	if _, notIP := netip.ParseAddr(a.host); verbose && notIP != nil && a.network != socket {
 		if ips, err := net.DefaultResolver.LookupHost(limited, a.host); err == nil {
@@ -54,7 +56,7 @@ func (a address) open(ctx context.Context, wait time.Duration, verbose bool) (ne
 		where = a.host
 	}
 	conn, err := new(net.Dialer).DialContext(limited, a.network, where)
-	if limited.Err() != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !time.Now().Before(deadline) {
 		err = fmt.Errorf("no connection within %v", wait)
 	}
 	if err != nil {
@@ -88,6 +90,7 @@ func thisMachine() net.Conn {
 type peer struct {
 	net.Conn
 	unread []byte
+	lines  bool // it has ended an answer with a newline: it always does
 }
 
 // ask sends the words in one request, and gives the numbers of each answer as
@@ -111,7 +114,7 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 	p.Write(append(request, '\n'))
 	answers := make([][]string, len(ws))
 	for i, w := range ws {
-		line, err := p.line(deadline)
+		line, err := p.line(w, deadline)
 		switch {
 		case err == io.EOF:
 			err = errors.New("connection closed")
@@ -136,21 +139,22 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 // A goneError is a connection that was lost before an answer began, perhaps long ago.
 type goneError struct{ error }
 
-// line reads one answer, which a newline ends, or, from older servers, a
-// silence. The line is valid until the next call.
-func (p *peer) line(deadline time.Time) ([]byte, error) {
+// line reads the answer to w, which a newline ends, or, from older servers, a
+// silence; but cores is so long that a silence may be in the middle. The line is
+// valid until the next call.
+func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 	for {
 		// An empty line is what was left of an answer that a silence ended.
 		p.unread = bytes.TrimLeft(p.unread, "\r\n")
 		if line, rest, ok := bytes.Cut(p.unread, []byte("\n")); ok {
-			p.unread = rest
+			p.unread, p.lines = rest, true
 			return bytes.TrimSuffix(line, []byte("\r")), nil
 		}
 		if len(p.unread) >= maxAnswer {
 			return nil, fmt.Errorf("more than %d bytes without a newline: %s", maxAnswer, excerpt(p.unread))
 		}
 		until := deadline
-		if quiet := time.Now().Add(silence); len(p.unread) > 0 && quiet.Before(deadline) {
+		if quiet := time.Now().Add(silence); len(p.unread) > 0 && !p.lines && w != coresWord && quiet.Before(deadline) {
 			until = quiet
 		}
 		p.SetReadDeadline(until)
@@ -507,7 +511,11 @@ func (p *poller) converse(ctx context.Context, h *host) {
 		if _, isGone := err.(goneError); isGone {
 			// The listener may have closed it long since, for saying nothing, or
 			// have been started anew.
-			if again, openErr := p.open(ctx, h.address); openErr == nil {
+			again, openErr := p.open(ctx, h.address)
+			if ctx.Err() != nil && openErr != nil {
+				return
+			}
+			if openErr == nil {
 				conn, err = again, nil
 				continue
 			}
@@ -831,12 +839,13 @@ func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
 
 // reopenStdout opens standard output anew, if that is a pipe and the system can;
 // else it gives nil. The new one can be waited on without making the old one,
-// which other programs may share, non-blocking.
+// which other programs may share, non-blocking; and a named pipe whose reader has
+// left already is not waited for.
 func reopenStdout() *os.File {
 	if info, err := os.Stdout.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
 		return nil
 	}
-	pipe, err := os.OpenFile("/dev/stdout", os.O_WRONLY, 0)
+	pipe, err := os.OpenFile("/dev/stdout", os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil
 	}
