@@ -139,16 +139,22 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	if s.trace != nil {
 		s.trace(fmt.Sprintf("%q", r.Method+" "+r.URL.Path))
 	}
+	refuse := func(status int, why string) {
+		if s.trace != nil {
+			s.trace(why)
+		}
+		http.Error(out, "error: "+why, status)
+	}
 	path := strings.TrimPrefix(r.URL.Path, "/")
 	reading := slices.Index(words[:readings], path)
 	switch {
 	case !w.known(r.Host):
 		// Else a page in a browser here could read this, whose name was made to
 		// point at this machine.
-		http.Error(out, fmt.Sprintf("error: %q is no name of this host", r.Host), http.StatusForbidden)
+		refuse(http.StatusForbidden, fmt.Sprintf("%q is no name of this host", r.Host))
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		out.Header().Set("Allow", "GET, HEAD")
-		http.Error(out, "error: only GET and HEAD", http.StatusMethodNotAllowed)
+		refuse(http.StatusMethodNotAllowed, "only GET and HEAD")
 	case reading >= 0:
 		s.answer(word(reading))
 		answer := s.reply
@@ -158,7 +164,7 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		s.scrapes++
 		w.send(out, w.srv.metrics(), "text/plain; version=0.0.4; charset=utf-8")
 	default:
-		http.Error(out, "error: there are /"+strings.Join(words[:readings], ", /")+" and /metrics", http.StatusNotFound)
+		refuse(http.StatusNotFound, "there are /"+strings.Join(words[:readings], ", /")+" and /metrics")
 	}
 }
 
@@ -188,10 +194,11 @@ func (w *web) known(host string) bool {
 }
 
 // metrics gives the counters in Prometheus' text format, those that
-// node_exporter has under its names and with its help.
+// node_exporter has under its names and with its help; or, where they can't
+// be read, an error line.
 func (srv *server) metrics() []byte {
 	cores, load := srv.sampler.now(perCPU), srv.sampler.now(averages)
-	if err := cmp.Or(cores.err, load.err); err != nil {
+	if err := cmp.Or(cores.err, load.err); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Appendf(nil, "error: %v\n", err)
 	}
 	var text []byte
@@ -206,13 +213,15 @@ func (srv *server) metrics() []byte {
 			text = fmt.Appendf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", cpuNumber(t), name, seconds[mode])
 		}
 	}
-	for _, average := range []struct {
-		minutes int
-		value   float64
-	}{{1, load.load.Load1}, {5, load.load.Load5}, {15, load.load.Load15}} {
-		name := fmt.Sprintf("node_load%d", average.minutes)
-		family(name, "gauge", fmt.Sprintf("%dm load average.", average.minutes))
-		text = fmt.Appendf(text, "%s %g\n", name, average.value)
+	if load.err == nil { // or there are none on this system
+		for _, average := range []struct {
+			minutes int
+			value   float64
+		}{{1, load.load.Load1}, {5, load.load.Load5}, {15, load.load.Load15}} {
+			name := fmt.Sprintf("node_load%d", average.minutes)
+			family(name, "gauge", fmt.Sprintf("%dm load average.", average.minutes))
+			text = fmt.Appendf(text, "%s %g\n", name, average.value)
+		}
 	}
 	family("cpunc_connections", "gauge", "Connections that are open.")
 	text = fmt.Appendf(text, "cpunc_connections %d\n", srv.serving.Load())

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/shirou/gopsutil/v3/load"
 )
 
 // fetch sends text as it is, and gives all that comes back.
@@ -190,6 +193,20 @@ func TestMetrics(t *testing.T) {
 	}
 	if n := len(regexp.MustCompile(`(?m)^node_cpu_seconds_total\{`).FindAllString(got, -1)); n != 2*int(modes) {
 		t.Errorf("%d counters for two CPUs", n)
+	}
+}
+
+// Where there are no load averages, the metrics do without; where they can't be
+// read, that is an error.
+func TestMetricsWithoutLoad(t *testing.T) {
+	for failure, want := range map[error]string{
+		errors.ErrUnsupported: "# HELP node_cpu_seconds_total ",
+		os.ErrNotExist:        "error: read load averages: file does not exist\n",
+	} {
+		srv := &server{sampler: &sampler{times: still().times, avg: func() (*load.AvgStat, error) { return nil, failure }}}
+		if got := string(srv.metrics()); !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") {
+			t.Errorf("%v: %s", failure, got)
+		}
 	}
 }
 

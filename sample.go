@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,8 +119,13 @@ func newSampler() *sampler {
 	return &sampler{times: testOnlyTimes, avg: loadAverages, every: testOnlyHistory}
 }
 
-// loadAverages is load.Avg, which panics where /proc/loadavg is short of numbers.
+// loadAverages is load.Avg, which panics where /proc/loadavg is short of numbers,
+// and on Windows makes some up, beginning with zeros. Where there are none it
+// gives ErrUnsupported.
 func loadAverages() (avg *load.AvgStat, err error) {
+	if runtime.GOOS == "windows" || runtime.GOOS == "plan9" {
+		return nil, errors.ErrUnsupported
+	}
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("not three of them: %v", r)
