@@ -34,6 +34,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
@@ -119,7 +121,7 @@ func newApp(opt *options) *cli.App {
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
 			// The library has one dash for all names.
 			longName := regexp.MustCompile(`(flag |: )-(\w\w)`)
-			return usagef("%s", longName.ReplaceAllString(err.Error(), "$1--$2"))
+			return usagef("%s", quoteOdd(longName.ReplaceAllString(err.Error(), "$1--$2")))
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // main alone exits
 		Flags: []cli.Flag{
@@ -219,7 +221,7 @@ func printHelp(w io.Writer, flags []cli.Flag) error {
 
 // dashed is the name of a flag as one types it.
 func dashed(name string) string {
-	if len(name) == 1 {
+	if utf8.RuneCountInString(name) == 1 {
 		return "-" + name
 	}
 	return "--" + name
@@ -240,15 +242,30 @@ func run(args []string) error {
 
 // permute rewrites args as getopt reads them, for a parser that does not: flags
 // may stand behind operands, short ones be joined (-lv), and the value of a
-// short one follow at once (-i2).
+// short one follow at once (-i2). A flag that is repeated keeps the form it came
+// in first, since the parser takes no two.
 func permute(args []string, flags []cli.Flag) []string {
-	valued := map[string]bool{}
+	type flag struct {
+		valued bool
+		form   string
+	}
+	known := map[string]*flag{}
 	for _, f := range flags {
+		one := &flag{valued: f.(cli.DocGenerationFlag).TakesValue()}
 		for _, name := range f.Names() {
-			valued[name] = f.(cli.DocGenerationFlag).TakesValue()
+			known[name] = one
 		}
 	}
 	var front, operands []string
+	put := func(name string) (valued bool) {
+		f := known[name]
+		if f == nil { // for the parser to complain of
+			f = new(flag)
+		}
+		f.form = cmp.Or(f.form, dashed(name))
+		front = append(front, f.form)
+		return f.valued
+	}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -260,12 +277,13 @@ func permute(args []string, flags []cli.Flag) []string {
 		case arg == "-" || !strings.HasPrefix(arg, "-"):
 			operands = append(operands, arg)
 		case strings.HasPrefix(arg, "--"):
-			front = append(front, arg)
-			needsValue = valued[arg[2:]]
+			name, value, ok := strings.Cut(arg[2:], "=")
+			if needsValue = put(name) && !ok; ok {
+				front[len(front)-1] += "=" + value
+			}
 		default:
 			for i, letter := range arg[1:] {
-				front = append(front, "-"+string(letter))
-				if valued[string(letter)] {
+				if put(string(letter)) {
 					value := arg[1+i+len(string(letter)):]
 					if needsValue = value == ""; !needsValue {
 						front = append(front, value)
@@ -435,13 +453,15 @@ func addresses(opt *options, operands []string) ([]address, error) {
 	case len(operands) > 0:
 		err = fmt.Errorf("%q is one too many beside %q", operands[0], a)
 	case network != "tcp":
-		err = fmt.Errorf("-4 and -6 mean nothing for %s", a)
+		err = fmt.Errorf("-%c means nothing for %s", network[len("tcp")], a)
 	case opt.port != "":
 		err = fmt.Errorf("--port means nothing for %s", a)
 	case len(opt.allow) > 0:
 		err = fmt.Errorf("--allow means nothing for %s", a)
-	case a.network == stdio && opt.once, a.network == stdio && opt.keep:
-		err = errors.New("--once and --keep mean nothing for standard input")
+	case a.network == stdio && opt.once:
+		err = fmt.Errorf("--once means nothing for %s", a)
+	case a.network == stdio && opt.keep:
+		err = fmt.Errorf("--keep means nothing for %s", a)
 	}
 	return addrs, err
 }
@@ -483,7 +503,7 @@ func listenAddress(network string, operands []string, port string) ([]address, e
 	case len(operands) > 2:
 		return nil, fmt.Errorf("one host and one port at most: %q", operands)
 	case len(operands) > 0 && port != "" && (len(operands) == 2 || isNumber(operands[0])):
-		return nil, fmt.Errorf("two ports: %s and %q", port, operands[len(operands)-1])
+		return nil, fmt.Errorf("two ports: %q and %q", port, operands[len(operands)-1])
 	case len(operands) == 2:
 		host, port = operands[0], operands[1]
 	case len(operands) == 1 && isNumber(operands[0]):
@@ -574,11 +594,11 @@ type seconds struct {
 
 func (s *seconds) Set(text string) error {
 	d, err := time.ParseDuration(text)
-	if f, ferr := strconv.ParseFloat(text, 64); ferr == nil {
-		d, err = time.Duration(f*float64(time.Second)), nil
-		if math.IsNaN(f) || f > math.MaxInt64/float64(time.Second) {
-			err = errors.New("out of range")
+	if f, ferr := strconv.ParseFloat(text, 64); ferr == nil && !math.IsNaN(f) {
+		if f > math.MaxInt64/float64(time.Second) {
+			return errors.New("too long")
 		}
+		d, err = time.Duration(f*float64(time.Second)), nil
 	}
 	switch {
 	case err != nil:

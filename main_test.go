@@ -268,7 +268,10 @@ func gone(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	process, err := os.FindProcess(pid)
 	ts.Check(err)
-	eventually(ts, "end of "+number, func() bool { return process.Signal(syscall.Signal(0)) != nil })
+	eventually(ts, "end of "+number, func() bool {
+		stat, _ := os.ReadFile("/proc/" + number + "/stat") // where nobody reaps it, it is a zombie
+		return process.Signal(syscall.Signal(0)) != nil || bytes.Contains(stat, []byte(") Z "))
+	})
 }
 
 // terminate sends SIGTERM, for which kill has no name, to the process whose
@@ -447,6 +450,9 @@ func TestPermute(t *testing.T) {
 		{"-i -1", "-i -1 --"},
 		{"web1 -v -i", "-v -i"},
 		{"-é", "-é --"},
+		{"-e a --exec=b --exec c -ed", "-e a -e=b -e c -e d --"},
+		{"--verbose -vl --listen", "--verbose --verbose -l -l --"},
+		{"--no -n --no=1", "--no -n --no=1 --"},
 	} {
 		if got := strings.Join(permute(strings.Fields(test.args), flags), " "); got != test.want {
 			t.Errorf("permute %q: %q, want %q", test.args, got, test.want)
