@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -117,6 +118,9 @@ func (s *session) serve(ctx context.Context, conn net.Conn) error {
 	return err
 }
 
+// errSilent is why a client is let go that says nothing for too long.
+var errSilent = errors.New("silent")
+
 // converse answers the words that arrive on conn until the client says bye,
 // ends its input or is gone, or ctx is done. What one read brings is answered
 // with one write. The error says why conn had to be closed; errHTTP says that
@@ -157,7 +161,7 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 		case readErr == io.EOF || ctx.Err() != nil:
 			return nil
 		case errors.Is(readErr, os.ErrDeadlineExceeded):
-			return fmt.Errorf("silent for %v", s.silence)
+			return fmt.Errorf("%w for %v", errSilent, s.silence)
 		default:
 			return readErr
 		}
@@ -320,7 +324,7 @@ func listen(ctx context.Context, opt *options, addr address) error {
 		if ln, err = addr.listen(ctx); err != nil {
 			return fmt.Errorf("listen %s: %w", addr, cause(err))
 		}
-		log.Print("listening on ", ln.Addr(), addr.reachable(ln.Addr()))
+		log.Print("listening on ", quoteOdd(ln.Addr().String()), addr.reachable(ln.Addr()))
 	}
 	if err := srv.sampler.remember(); err != nil && addr.network != stdio {
 		log.Print(err) // the words that need no counters are served all the same
@@ -342,8 +346,14 @@ func listen(ctx context.Context, opt *options, addr address) error {
 		srv.running.Add(1)
 		conn := newDuplex(os.Stdin, os.Stdout, addr.String())
 		err := srv.attend(ctx, conn)
-		srv.running.Wait()                          // it may have become HTTP
-		if errors.Is(err, os.ErrDeadlineExceeded) { // waited for already
+		srv.running.Wait() // it may have become HTTP
+		switch {
+		case errors.Is(err, errSilent): // no failure, as little as over a network
+			err = nil
+		case errors.Is(err, os.ErrDeadlineExceeded): // waited for already
+			if ctx.Err() != nil {
+				return nil
+			}
 			return stdoutError(err)
 		}
 		return cmp.Or(stdoutError(conn.flush(ctx)), err)
@@ -448,8 +458,8 @@ func (a address) reachable(at net.Addr) string {
 		if !ok || !ip.IP.IsGlobalUnicast() {
 			continue
 		}
-		// The IPv6 socket of tcp is IPv4's, too.
-		if is4 := ip.IP.To4() != nil; is4 && a.network != "tcp6" || !is4 && bound.IP.To4() == nil {
+		both := a.network == "tcp" && runtime.GOOS != "openbsd" // the IPv6 socket is IPv4's, too
+		if is4, bound4 := ip.IP.To4() != nil, bound.IP.To4() != nil; is4 == bound4 || is4 && both {
 			fmt.Fprintf(&text, " %s", ip.IP)
 		}
 	}
