@@ -63,7 +63,7 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 		eventuallyTrue(t, "no goroutine left", 5*time.Second, func() bool {
 			stacks := make([]byte, 4<<20)
 			stacks = stacks[:runtime.Stack(stacks, true)]
-			return !bytes.Contains(stacks, fmt.Appendf(nil, "serve(%p", srv))
+			return !bytes.Contains(stacks, fmt.Appendf(nil, "(%p", srv))
 		})
 	})
 	t.Cleanup(end)
