@@ -186,12 +186,16 @@ func (c *chart) shown() []point {
 	return c.points[max(0, first-1):]
 }
 
+// button is short where that leaves more room for the message.
 func (c *chart) button(w int) string {
 	text := "[ monitoring on: press space or click to stop ]"
 	short := "[ on: space stops ]"
 	if c.stopped {
 		text = "[ monitoring off: press space or click to start ]"
 		short = "[ off: space starts ]"
+	}
+	if c.message != "" {
+		w -= 1 + utf8.RuneCountInString(c.message)
 	}
 	if utf8.RuneCountInString(text) > w {
 		return short

@@ -56,6 +56,7 @@ func TestFrames(t *testing.T) {
 	stopped.message = "localhost:5000: connection closed; dialing again"
 	zoomed := chartOf("CPU utilization (%)  localhost:5000", 100, 300, []string{"cpu"}, square)
 	zoomed.zoom(0.5)
+	zoomed.message = "localhost:5000: connection closed; dialing again"
 	mono := chartOf("CPU utilization (%)  web1:5000 web2:5000", 100, 70, hosts, gapped)
 	mono.mono = true
 	ascii := chartOf("CPU utilization (%)  web1:5000 web2:5000", 100, 70, hosts, gapped)
