@@ -180,6 +180,9 @@ func lockstep(b *testing.B, all []*asker, n int) {
 // other.
 func BenchmarkCrowd(b *testing.B) {
 	const turn = 2 * time.Second
+	if !roomFor(len(servers)*(*crowd) + 200) {
+		b.Skipf("no room for the descriptors of %d connections to each server", *crowd)
+	}
 	for b.Loop() {
 		var crowds [len(servers)][]*asker
 		var empty, full [len(servers)]int64
