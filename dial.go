@@ -511,13 +511,12 @@ func (p *poller) converse(ctx context.Context, h *host) {
 		if _, isGone := err.(goneError); isGone {
 			// The listener may have closed it long since, for saying nothing, or
 			// have been started anew.
-			again, openErr := p.open(ctx, h.address)
-			if ctx.Err() != nil && openErr != nil {
-				return
-			}
-			if openErr == nil {
+			if again, openErr := p.open(ctx, h.address); openErr == nil {
 				conn, err = again, nil
 				continue
+			}
+			if ctx.Err() != nil {
+				return
 			}
 		}
 		if h.lost.IsZero() {

@@ -452,13 +452,13 @@ func (a address) reachable(at net.Addr) string {
 	if name, err := os.Hostname(); err == nil {
 		fmt.Fprintf(&text, ", this host is %s", name)
 	}
+	both := a.network == "tcp" && runtime.GOOS != "openbsd" // the IPv6 socket is IPv4's, too
 	all, _ := net.InterfaceAddrs()
 	for _, one := range all {
 		ip, ok := one.(*net.IPNet)
 		if !ok || !ip.IP.IsGlobalUnicast() {
 			continue
 		}
-		both := a.network == "tcp" && runtime.GOOS != "openbsd" // the IPv6 socket is IPv4's, too
 		if is4, bound4 := ip.IP.To4() != nil, bound.IP.To4() != nil; is4 == bound4 || is4 && both {
 			fmt.Fprintf(&text, " %s", ip.IP)
 		}

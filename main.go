@@ -276,8 +276,8 @@ func permute(args []string, flags []cli.Flag) []string {
 			args = nil
 		case arg == "-" || !strings.HasPrefix(arg, "-"):
 			operands = append(operands, arg)
-		case strings.HasPrefix(arg, "--"):
-			name, value, ok := strings.Cut(arg[2:], "=")
+		case strings.HasPrefix(arg, "--"), len(arg) > 2 && known[arg[1:]] != nil: // -version is not -v -e rsion
+			name, value, ok := strings.Cut(strings.TrimPrefix(arg[1:], "-"), "=")
 			if needsValue = put(name) && !ok; ok {
 				front[len(front)-1] += "=" + value
 			}
@@ -595,7 +595,7 @@ type seconds struct {
 func (s *seconds) Set(text string) error {
 	d, err := time.ParseDuration(text)
 	if f, ferr := strconv.ParseFloat(text, 64); ferr == nil && !math.IsNaN(f) {
-		if f > math.MaxInt64/float64(time.Second) {
+		if f >= math.MaxInt64/float64(time.Second) {
 			return errors.New("too long")
 		}
 		d, err = time.Duration(f*float64(time.Second)), nil

@@ -452,6 +452,7 @@ func TestPermute(t *testing.T) {
 		{"-é", "-é --"},
 		{"-e a --exec=b --exec c -ed", "-e a -e=b -e c -e d --"},
 		{"--verbose -vl --listen", "--verbose --verbose -l -l --"},
+		{"-version web1 -keep -kv", "--version --keep --keep -v -- web1"},
 		{"--no -n --no=1", "--no -n --no=1 --"},
 	} {
 		if got := strings.Join(permute(strings.Fields(test.args), flags), " "); got != test.want {
