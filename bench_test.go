@@ -180,8 +180,8 @@ func lockstep(b *testing.B, all []*asker, n int) {
 // other.
 func BenchmarkCrowd(b *testing.B) {
 	const turn = 2 * time.Second
-	if !roomFor(len(servers)*(*crowd) + 200) {
-		b.Skipf("no room for the descriptors of %d connections to each server", *crowd)
+	if err := room(len(servers)*(*crowd) + 200); err != nil {
+		b.Skipf("%d connections to each server: %v", *crowd, err)
 	}
 	for b.Loop() {
 		var crowds [len(servers)][]*asker

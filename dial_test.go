@@ -556,8 +556,8 @@ func TestNoConnectionInTime(t *testing.T) {
 	defer ln.Close()
 	host, port, _ := net.SplitHostPort(ln.Addr().String())
 	addr := address{"tcp", host, port}
-	for wait := range 300 * time.Microsecond / time.Microsecond {
-		wait *= time.Microsecond
+	for n := range 300 {
+		wait := time.Duration(n) * time.Microsecond
 		conn, err := addr.open(t.Context(), wait, false)
 		if err == nil {
 			conn.Close()

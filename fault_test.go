@@ -110,7 +110,7 @@ func TestBadCompany(t *testing.T) {
 	if testing.Short() || raceEnabled() {
 		silent, slow, greedy, rude = 500, 100, 20, 20
 	}
-	for !roomFor(2*(silent+slow+greedy+rude) + 200) {
+	for room(2*(silent+slow+greedy+rude)+200) != nil {
 		silent, slow, greedy, rude = silent/2, slow/2, greedy/2, rude/2
 	}
 	t.Parallel()
@@ -193,18 +193,6 @@ func TestBadCompany(t *testing.T) {
 	eventuallyTrue(t, "the bad ones gone", time.Minute, func() bool {
 		return int(cut.Load()) == greedy+rude && srv.serving.Load() <= int32(slow)
 	})
-}
-
-// roomFor says whether the system lets us have n more descriptors.
-func roomFor(n int) bool {
-	for range n {
-		f, err := os.Open(os.DevNull)
-		if err != nil {
-			return false
-		}
-		defer f.Close()
-	}
-	return true
 }
 
 func eventuallyTrue(t *testing.T, what string, within time.Duration, done func() bool) {

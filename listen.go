@@ -350,10 +350,9 @@ func listen(ctx context.Context, opt *options, addr address) error {
 		switch {
 		case errors.Is(err, errSilent): // no failure, as little as over a network
 			err = nil
+		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil: // it was not to wait longer
+			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded): // waited for already
-			if ctx.Err() != nil {
-				return nil
-			}
 			return stdoutError(err)
 		}
 		return cmp.Or(stdoutError(conn.flush(ctx)), err)
@@ -492,7 +491,7 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 	var said time.Time
 	for {
 		var conn net.Conn
-		err := room()
+		err := room(2) // for a connection and, beside it, for reading the counters
 		if err == nil {
 			conn, err = ln.Accept()
 		}
@@ -535,10 +534,9 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// room says whether there are descriptors for a connection and, beside it, for
-// reading the counters.
-func room() error {
-	for range 2 {
+// room gives EMFILE unless this process may have n more descriptors.
+func room(n int) error {
+	for range n {
 		f, err := os.Open(os.DevNull)
 		if errors.Is(err, syscall.EMFILE) {
 			return err
