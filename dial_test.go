@@ -646,25 +646,6 @@ func TestEndIsNoFailure(t *testing.T) {
 	}
 }
 
-// An output that nobody reads does not keep cpunc when it is to end.
-func TestOutputBlocks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r, w := io.Pipe()
-		ctx, cancel := context.WithCancel(t.Context())
-		o := newOutput(ctx, w)
-		go func() { r.Read(make([]byte, 10)) }()
-		if _, err := o.Write([]byte("one\n")); err != nil {
-			t.Error(err)
-		}
-		time.AfterFunc(time.Hour, cancel)
-		begin := time.Now()
-		if _, err := o.Write([]byte("two\n")); err != errEnd || time.Since(begin) != time.Hour+byeTime {
-			t.Errorf("%v after %v", err, time.Since(begin))
-		}
-		r.Close() // as with the process
-	})
-}
-
 // Ctrl-C ends a command, too, and perhaps first. That is no failure.
 func TestCommandEndsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -27,18 +27,13 @@ const (
 	maxHeader = 8 << 10          // bytes
 )
 
-// errHTTP says that a session is none, since its client speaks HTTP.
-var errHTTP = errors.New("speaks HTTP")
-
-// methods are those of HTTP. No word begins with a capital letter, so a client
-// that begins with one of these and a space is no client of ours.
-var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"}
-
 // A web answers the connections that turn out to speak HTTP. It is the
 // listener of its own server, which accepts them when they are handed over.
 type web struct {
 	*http.Server
-	srv   *server
+	sampler     *sampler
+	connections func() int32
+
 	conns chan net.Conn
 	done  chan struct{}
 	close func()
@@ -48,14 +43,15 @@ type web struct {
 // sessionKey is where a request's context has the session of its connection.
 type sessionKey struct{}
 
-// newWeb gives the web of srv, which listens at host.
-func newWeb(srv *server, host string) *web {
-	w := &web{srv: srv, conns: make(chan net.Conn), done: make(chan struct{}), names: []string{"localhost", host}}
+// newWeb gives the web of a listener at host, whose connections are counted
+// elsewhere and may be silent for that long.
+func newWeb(smp *sampler, host string, silence time.Duration, connections func() int32) *web {
+	w := &web{sampler: smp, connections: connections, conns: make(chan net.Conn), done: make(chan struct{}), names: []string{"localhost", host}}
 	w.close = sync.OnceFunc(func() { close(w.done) })
 	if name, err := os.Hostname(); err == nil {
 		w.names = append(w.names, name)
 	}
-	idle := cmp.Or(srv.silence, idleTime)
+	idle := cmp.Or(silence, idleTime)
 	w.Server = &http.Server{
 		Handler:           w,
 		ReadHeaderTimeout: min(headTime, idle),
@@ -80,7 +76,8 @@ func (w *web) Accept() (net.Conn, error) {
 	}
 }
 
-func (w *web) Close() error   { w.close(); return nil }
+func (w *web) Close() error { w.close(); return nil }
+
 func (w *web) Addr() net.Addr { return &net.TCPAddr{} }
 
 // run serves what is handed over until ctx is done; then it finishes what is
@@ -162,7 +159,7 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		w.send(out, answer, "text/plain; charset=utf-8")
 	case path == "metrics":
 		s.scrapes++
-		w.send(out, w.srv.metrics(), "text/plain; version=0.0.4; charset=utf-8")
+		w.send(out, w.metrics(), "text/plain; version=0.0.4; charset=utf-8")
 	default:
 		refuse(http.StatusNotFound, "there are /"+strings.Join(words[:readings], ", /")+" and /metrics")
 	}
@@ -196,8 +193,8 @@ func (w *web) known(host string) bool {
 // metrics gives the counters in Prometheus' text format, those that
 // node_exporter has under its names and with its help; or, where they can't
 // be read, an error line.
-func (srv *server) metrics() []byte {
-	cores, load := srv.sampler.now(perCPU), srv.sampler.now(averages)
+func (w *web) metrics() []byte {
+	cores, load := w.sampler.now(perCPU), w.sampler.now(averages)
 	if err := cmp.Or(cores.err, load.err); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Appendf(nil, "error: %v\n", err)
 	}
@@ -224,10 +221,10 @@ func (srv *server) metrics() []byte {
 		}
 	}
 	family("cpunc_connections", "gauge", "Connections that are open.")
-	text = fmt.Appendf(text, "cpunc_connections %d\n", srv.serving.Load())
+	text = fmt.Appendf(text, "cpunc_connections %d\n", w.connections())
 	family("cpunc_answers_total", "counter", "Answers given to each word.")
-	for w := range readings {
-		text = fmt.Appendf(text, "cpunc_answers_total{word=%q} %d\n", w.String(), srv.sampler.answers[w].Load())
+	for word := range readings {
+		text = fmt.Appendf(text, "cpunc_answers_total{word=%q} %d\n", word.String(), w.sampler.answers[word].Load())
 	}
 	family("cpunc_build_info", "gauge", "Always 1; what cpunc was built from.")
 	return fmt.Appendf(text, "cpunc_build_info{version=%q,goversion=%q} 1\n", version(), runtime.Version())

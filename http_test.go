@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -84,7 +82,7 @@ func TestHTTP(t *testing.T) {
 // what ends it.
 func webInMemory(t *testing.T, smp *sampler) (open func() net.Conn, end func()) {
 	srv := &server{sampler: smp, maxConns: 10}
-	srv.web = newWeb(srv, "")
+	srv.web = newWeb(srv.sampler, "", 0, srv.serving.Load)
 	ctx, cancel := context.WithCancel(t.Context())
 	srv.running.Go(func() { srv.web.run(ctx) })
 	open = func() net.Conn {
@@ -132,40 +130,6 @@ func TestHTTPIntervals(t *testing.T) {
 	})
 }
 
-// The decision between the two tongues depends on the bytes alone.
-func FuzzTongue(f *testing.F) {
-	f.Add([]byte("GET /cpu HTTP/1.1\r\n\r\n"), []byte{1})
-	f.Add([]byte("HEAD / HTTP/1.0\r\n"), []byte{4, 1})
-	f.Add([]byte("GETTING cpu"), []byte{2})
-	f.Add([]byte(" GET / "), []byte{1})
-	f.Add([]byte("cpuGET / "), []byte{3})
-	f.Fuzz(func(t *testing.T, in, cuts []byte) {
-		var chunks [][]byte
-		for i, rest := 0, in; len(rest) > 0; i++ {
-			n := 1
-			if len(cuts) > 0 {
-				n = min(1+int(cuts[i%len(cuts)]), len(rest))
-			}
-			chunks = append(chunks, rest[:n])
-			rest = rest[n:]
-		}
-		conn := &tape{chunks: chunks}
-		s := &session{sampler: still(), web: true}
-		err := s.serve(context.Background(), conn)
-		method, _, ok := bytes.Cut(in, []byte(" "))
-		if want := ok && slices.Contains(methods, string(method)); want != (err == errHTTP) {
-			t.Fatalf("%q cut by %v: %v", in, cuts, err)
-		}
-		if err == errHTTP {
-			if got := append(s.head, bytes.Join(conn.chunks, nil)...); !bytes.Equal(got, in) || len(conn.writes) > 0 {
-				t.Errorf("of %q are left %q, with %q written", in, got, conn.writes)
-			}
-		} else if got, want := strings.Join(conn.writes, ""), strings.Join(play(still(), in), ""); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
-	})
-}
-
 // The metrics have the names, the labels and the values of node_exporter.
 func TestMetrics(t *testing.T) {
 	srv := &server{}
@@ -203,8 +167,8 @@ func TestMetricsWithoutLoad(t *testing.T) {
 		errors.ErrUnsupported: "# HELP node_cpu_seconds_total ",
 		os.ErrNotExist:        "error: read load averages: file does not exist\n",
 	} {
-		srv := &server{sampler: &sampler{times: still().times, avg: func() (*load.AvgStat, error) { return nil, failure }}}
-		if got := string(srv.metrics()); !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") {
+		smp := &sampler{times: still().times, avg: func() (*load.AvgStat, error) { return nil, failure }}
+		if got := string(newWeb(smp, "", 0, new(server).serving.Load).metrics()); !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") {
 			t.Errorf("%v: %s", failure, got)
 		}
 	}

@@ -1,282 +1,555 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/shirou/gopsutil/v3/cpu"
-	"github.com/shirou/gopsutil/v3/load"
 )
 
-// still is a sampler over counters that never move: every answer is known,
-// whenever it is asked for.
-var still = sync.OnceValue(func() *sampler {
-	const ageless = 1000 * time.Hour
-	smp := &sampler{
-		times: func(percpu bool) ([]cpu.TimesStat, error) {
-			if percpu {
-				return []cpu.TimesStat{{CPU: "cpu0"}, {CPU: "cpu1"}}, nil
-			}
-			return []cpu.TimesStat{{CPU: "cpu-total"}}, nil
-		},
-		avg:   func() (*load.AvgStat, error) { return &load.AvgStat{Load1: 3, Load5: 2, Load15: 1}, nil },
-		every: ageless,
-	}
-	smp.remember()
-	time.Sleep(minWindow)      // a first answer waits for it otherwise
-	for src := range sources { // and none of these is ever too old
-		now := *smp.now(src)
-		now.at = now.at.Add(ageless)
-		smp.newest[src].Store(&now)
-	}
-	return smp
-})
-
-// What still answers.
-const (
-	stillCPU   = "0.0\n"
-	stillCores = "0.0 0.0\n"
-	stillModes = "0.0 0.0 0.0 0.0 0.0 0.0 0.0 100.0\n"
-	stillLoad  = "3.00 2.00 1.00\n"
-)
-
-// A tape is a connection whose input is known, one chunk a read.
-type tape struct {
-	net.Conn
-	chunks [][]byte
-	writes []string
-}
-
-func (c *tape) Read(p []byte) (int, error) {
-	if len(c.chunks) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, c.chunks[0])
-	if c.chunks[0] = c.chunks[0][n:]; len(c.chunks[0]) == 0 {
-		c.chunks = c.chunks[1:]
-	}
-	return n, nil
-}
-
-func (c *tape) Write(p []byte) (int, error) {
-	c.writes = append(c.writes, string(p))
-	return len(p), nil
-}
-
-func (c *tape) Close() error                     { return nil }
-func (c *tape) SetReadDeadline(time.Time) error  { return nil }
-func (c *tape) SetWriteDeadline(time.Time) error { return nil }
-
-// play gives what a session writes to a client that sends the chunks.
-func play(smp *sampler, chunks ...[]byte) []string {
-	chunks = append([][]byte(nil), chunks...)
-	conn := &tape{chunks: chunks}
-	(&session{sampler: smp}).serve(context.Background(), conn)
-	return conn.writes
-}
-
-func TestWire(t *testing.T) {
-	unknown := func(quoted string) string {
-		return "error: unknown word " + quoted + " (there are cpu, cores, modes, load, bye)\n"
-	}
-	long := strings.Repeat("x", maxToken)
-	for _, test := range []struct{ in, want string }{
-		{"", ""},
-		{"cpu", stillCPU},
-		{"cpu\n", stillCPU},
-		{"cpu\r\n", stillCPU},
-		{" \t\r\n\n cpu \n", stillCPU},
-		{"cpucpu", stillCPU + stillCPU},
-		{"cores modes\tload", stillCores + stillModes + stillLoad},
-		{strings.Repeat(" ", 1000) + "cpu", stillCPU},
-
-		{"bye", ""},
-		{"byecpu", ""},
-		{"cpu bye cpu", stillCPU},
-		{"cpubyefoo", stillCPU},
-
-		{"foo", unknown(`"foo"`)},
-		{"foo\ncpu", unknown(`"foo"`) + stillCPU},
-		{"foo cpu load\ncpu", unknown(`"foo"`) + stillCPU},
-		{"cpufoo cpu\r\nload", stillCPU + unknown(`"foo"`) + stillLoad},
-		{"cp\nu", unknown(`"cp"`) + unknown(`"u"`)},
-		{"cp", unknown(`"cp"`)},
-		{"CPU\n", unknown(`"CPU"`)},
-		{"xcpu\n", unknown(`"xcpu"`)},
-		{"\xff\x1b[2J\"\n", unknown(`"\xff\x1b[2J\""`)},
-		{"\x00", unknown(`"\x00"`)},
-
-		{long[1:] + "\ncpu", unknown(`"`+long[1:]+`"`) + stillCPU},
-		{long + "\ncpu", unknown(`"` + long + `"`)},
-		{long + long, unknown(`"` + long + `"`)},
-		{long[1:] + " cpu", unknown(`"` + long[1:] + `"`)},
-		{"foo " + long[5:] + "\ncpu", unknown(`"foo"`) + stillCPU},
-		{"foo " + long[4:] + "\ncpu", unknown(`"foo"`)},
-		{"cpu" + long + "cpu", stillCPU + unknown(`"`+long+`"`)},
-	} {
-		if got := strings.Join(play(still(), []byte(test.in)), ""); got != test.want {
-			t.Errorf("%q: %q, want %q", test.in, got, test.want)
-		}
-	}
-}
-
-// How the input is cut changes nothing.
-func FuzzCuts(f *testing.F) {
-	f.Add([]byte("cpu\r\ncores modesload foo bar\nbye"), []byte{1, 2, 3})
-	f.Add([]byte("cpucpu cp u\n\n\xff"), []byte{1})
-	f.Add(bytes.Repeat([]byte("cores "), 200), []byte{5, 7})
-	f.Add(bytes.Repeat([]byte("y"), 100), []byte{63, 1})
-	f.Fuzz(func(t *testing.T, in, cuts []byte) {
-		want := strings.Join(play(still(), in), "")
-		var chunks [][]byte
-		rest := in
-		for i := 0; len(rest) > 0; i++ {
-			n := 1
-			if len(cuts) > 0 {
-				n = min(1+int(cuts[i%len(cuts)]), len(rest))
-			}
-			chunks = append(chunks, rest[:n])
-			rest = rest[n:]
-		}
-		if got := strings.Join(play(still(), chunks...), ""); got != want {
-			t.Errorf("%q cut by %v: %q, want %q", in, cuts, got, want)
-		}
-		for line := range strings.Lines(want) {
-			switch line {
-			case stillCPU, stillCores, stillModes, stillLoad:
-			default:
-				if !strings.HasPrefix(line, "error: unknown word ") || !strings.HasSuffix(line, "\n") {
-					t.Errorf("%q got the line %q", in, line)
-				}
-			}
-		}
-	})
-}
-
-// What arrives together is answered together.
-func TestOneWrite(t *testing.T) {
-	writes := play(still(), []byte("cpu load cpu\nfoo\nmodes"), []byte("cpu"))
-	if len(writes) != 2 || strings.Count(writes[0], "\n") != 5 || writes[1] != stillCPU {
-		t.Errorf("two reads got the writes %q", writes)
-	}
-	if writes := play(still(), bytes.Repeat([]byte("cpu"), 150)); len(writes) != 1 {
-		t.Errorf("150 words got %d writes", len(writes))
-	}
-}
-
-// A session holds no more than it must, however much is asked at once.
-func TestReplyIsBounded(t *testing.T) {
-	smp := newSampler()
-	smp.times = func(bool) ([]cpu.TimesStat, error) { return make([]cpu.TimesStat, 1000), nil }
-	smp.remember()
-	time.Sleep(minWindow)
-	conn := &tape{chunks: [][]byte{bytes.Repeat([]byte("cores"), 100)}}
-	s := &session{sampler: smp}
-	s.serve(context.Background(), conn)
-	for _, text := range conn.writes {
-		if len(text) > maxReply+4000 {
-			t.Errorf("a write of %d bytes", len(text))
-		}
-	}
-	if cap(s.reply) > 1<<10 {
-		t.Errorf("%d bytes kept after the answer", cap(s.reply))
-	}
-}
-
-// An answer repeated within 100 ms costs no allocation.
-func TestHotPathAllocates(t *testing.T) {
-	smp := still()
-	s := &session{sampler: smp}
-	conn := &counter{}
-	ask := func() {
-		for _, b := range []byte("cpu\n") {
-			s.take(b)
-		}
-		s.flush(context.Background(), conn)
-	}
-	ask()
-	if n := testing.AllocsPerRun(1000, ask); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-	if conn.bytes == 0 {
-		t.Error("nothing was answered")
-	}
-}
-
-type counter struct {
-	tape
-	bytes int
-}
-
-func (c *counter) Write(p []byte) (int, error) { c.bytes += len(p); return len(p), nil }
-
-// dialed gives both ends of a TCP connection.
-func dialed(t testing.TB) (client, server *net.TCPConn) {
+// serving starts a server on a loopback port, and gives its address and what
+// ends it. At its end no goroutine of it is left.
+func serving(t *testing.T, srv *server) (addr string, end func()) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	if srv.maxConns == 0 {
+		srv.maxConns = 20000
 	}
-	s, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
+	if srv.sampler == nil {
+		srv.sampler = still()
 	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
-}
-
-// A client that closes its sending side still gets everything it asked for.
-func TestHalfClose(t *testing.T) {
-	client, server := dialed(t)
-	client.Write([]byte("cpu load cp"))
-	client.CloseWrite()
-	if err := (&session{sampler: still()}).serve(t.Context(), server); err != nil {
-		t.Error(err)
-	}
-	got, err := io.ReadAll(client)
-	if want := stillCPU + stillLoad + "error: unknown word \"cp\""; err != nil || !strings.HasPrefix(string(got), want) {
-		t.Errorf("%q, %v, want %q", got, err, want)
-	}
-}
-
-// The error line arrives although the client's rubbish went unread.
-func TestErrorLineArrives(t *testing.T) {
-	client, server := dialed(t)
-	go (&session{sampler: still()}).serve(t.Context(), server)
-	client.Write(bytes.Repeat([]byte("y"), 10000))
-	got, err := io.ReadAll(client)
-	if err != nil || !strings.HasPrefix(string(got), "error: unknown word \"yyy") {
-		t.Errorf("%q, %v", got, err)
-	}
-}
-
-// A client that reads nothing is cut off after 10 s.
-func TestStuckClient(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newKernel(1, quarter)
-		client, server := net.Pipe()
-		defer client.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	srv.web = newWeb(srv.sampler, "example.test", srv.silence, srv.serving.Load)
+	var helpers sync.WaitGroup
+	helpers.Go(func() { srv.web.run(ctx) })
+	ended := make(chan error, 1)
+	go func() { ended <- srv.serve(ctx, ln) }()
+	end = sync.OnceFunc(func() {
 		begin := time.Now()
-		go client.Write([]byte("cpu"))
-		err := (&session{sampler: k.sampler()}).serve(t.Context(), server)
-		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begin) != minWindow+stuckTime+time.Second {
-			t.Errorf("%v after %v", err, time.Since(begin))
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
+		helpers.Wait()
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		if n := srv.serving.Load(); n != 0 {
+			t.Errorf("%d connections are still counted", n)
+		}
+		eventuallyTrue(t, "no goroutine left", 5*time.Second, func() bool {
+			stacks := make([]byte, 4<<20)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			return !bytes.Contains(stacks, fmt.Appendf(nil, "(%p", srv))
+		})
 	})
+	t.Cleanup(end)
+	return ln.Addr().String(), end
+}
+
+// honest is a poller that checks every answer, and notes the slowest.
+type honest struct {
+	delays []time.Duration
+	err    error
+}
+
+func (h *honest) poll(addr string, n int, interval time.Duration) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		h.err = err
+		return
+	}
+	defer conn.Close()
+	lines := bufio.NewReader(conn)
+	for range n {
+		asked := time.Now()
+		conn.Write([]byte("cpu\n"))
+		conn.SetReadDeadline(asked.Add(20 * time.Second))
+		if line, err := lines.ReadString('\n'); err != nil || line != stillCPU {
+			h.err = fmt.Errorf("%q, %v", line, err)
+			return
+		}
+		h.delays = append(h.delays, time.Since(asked))
+		time.Sleep(interval)
+	}
+}
+
+// raceEnabled says that goroutines cost ten times as much.
+var raceEnabled = sync.OnceValue(func() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+})
+
+// Thousands who are silent, slow, greedy or rude beside ten honest pollers: no
+// answer is lost or late, and the rude are gone when the rules say so.
+func TestBadCompany(t *testing.T) {
+	silent, slow, greedy, rude := 5000, 1000, 100, 100
+	if testing.Short() || raceEnabled() {
+		silent, slow, greedy, rude = 500, 100, 20, 20
+	}
+	for room(2*(silent+slow+greedy+rude)+200) != nil {
+		silent, slow, greedy, rude = silent/2, slow/2, greedy/2, rude/2
+	}
+	t.Parallel()
+	srv := &server{silence: 8 * time.Second}
+	addr, _ := serving(t, srv)
+	dial := func() net.Conn {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	var before, during runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	stop := make(chan struct{})
+	var bad sync.WaitGroup
+	defer bad.Wait()
+	defer close(stop)
+	var cut atomic.Int32 // of the greedy and the rude
+	for range silent {
+		dial()
+	}
+	for range slow {
+		conn := dial()
+		bad.Go(func() {
+			for _, b := range []byte(strings.Repeat("c", 2*maxToken)) {
+				select {
+				case <-time.After(200 * time.Millisecond): // faster than the rule knows, for a short test
+				case <-stop:
+					return
+				}
+				if _, err := conn.Write([]byte{b}); err != nil {
+					return
+				}
+			}
+		})
+	}
+	for i := range greedy + rude {
+		conn := dial()
+		conn.(*net.TCPConn).SetReadBuffer(4096) // full soon
+		words := bytes.Repeat([]byte("modes "), 1000)
+		if i >= greedy {
+			words = bytes.Repeat([]byte("rubbish"), 1000)
+		}
+		bad.Go(func() {
+			conn.SetWriteDeadline(time.Now().Add(30 * time.Second))
+			for {
+				if _, err := conn.Write(words); err != nil {
+					cut.Add(1)
+					return
+				}
+			}
+		})
+	}
+	var good sync.WaitGroup
+	pollers := make([]honest, 10)
+	for i := range pollers {
+		good.Go(func() { pollers[i].poll(addr, 30, 100*time.Millisecond) })
+	}
+	good.Wait()
+	runtime.ReadMemStats(&during)
+	var delays []time.Duration
+	for _, h := range pollers {
+		if h.err != nil {
+			t.Error(h.err)
+		}
+		delays = append(delays, h.delays...)
+	}
+	slices.Sort(delays)
+	p99 := delays[len(delays)*99/100]
+	perConn := (int64(during.StackInuse+during.HeapAlloc) - int64(before.StackInuse+before.HeapAlloc)) / int64(silent+slow+greedy+rude)
+	t.Logf("p99 %v beside %d, %d, %d and %d; %d bytes for each of those, both ends", p99, silent, slow, greedy, rude, perConn)
+	if perConn > 32<<10 {
+		t.Errorf("%d bytes for each bad connection", perConn)
+	}
+	// All of them are gone: the silent by -w, the rude by their 64 bytes, the
+	// greedy because they leave their answers unread.
+	eventuallyTrue(t, "the bad ones gone", time.Minute, func() bool {
+		return int(cut.Load()) == greedy+rude && srv.serving.Load() <= int32(slow)
+	})
+}
+
+func eventuallyTrue(t *testing.T, what string, within time.Duration, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(within); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, within)
+		}
+	}
+}
+
+// One connection more than -m gets a line that says so; when one leaves, the
+// next is served.
+func TestMaxConns(t *testing.T) {
+	srv := &server{maxConns: 3}
+	addr, _ := serving(t, srv)
+	var conns []net.Conn
+	for range 3 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.Write([]byte("cpu"))
+		bufio.NewReader(conn).ReadString('\n')
+		conns = append(conns, conn)
+	}
+	for range 5 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Write([]byte("cpu\n"))
+		got, err := io.ReadAll(conn)
+		if want := "error: more than 3 connections\n"; string(got) != want || err != nil {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+		conn.Close()
+	}
+	conns[0].Close()
+	eventuallyTrue(t, "one gone", 5*time.Second, func() bool { return srv.serving.Load() == 2 })
+	var h honest
+	h.poll(addr, 1, 0)
+	if h.err != nil {
+		t.Error(h.err)
+	}
+}
+
+func TestAllow(t *testing.T) {
+	for _, test := range []struct {
+		allow, addr string
+		want        bool
+	}{
+		{"", "192.0.2.1:5", true},
+		{"192.0.2.1", "192.0.2.1:5", true},
+		{"192.0.2.1", "192.0.2.2:5", false},
+		{"192.0.2.0/24", "192.0.2.200:5", true},
+		{"192.0.2.0/24", "192.0.3.1:5", false},
+		{"192.0.2.0/24", "[::ffff:192.0.2.7]:5", true},
+		{"::ffff:192.0.2.0/120", "192.0.2.7:5", true},
+		{"::ffff:192.0.2.9", "192.0.2.9:5", true},
+		{"0.0.0.0/0", "203.0.113.1:5", true},
+		{"0.0.0.0/0", "[2001:db8::1]:5", false},
+		{"2001:db8::/32", "[2001:db8:1::1]:5", true},
+		{"2001:db8::/32", "[2001:db9::1]:5", false},
+		{"fe80::/10", "[fe80::1%eth0]:5", true},
+		{"::1 127.0.0.1", "127.0.0.1:5", true},
+	} {
+		var p prefixes
+		for _, text := range strings.Fields(test.allow) {
+			if err := p.Set(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := p.admit(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(test.addr))); got != test.want {
+			t.Errorf("-a %s: %s is admitted: %v", test.allow, test.addr, got)
+		}
+	}
+	addr, _ := serving(t, &server{allow: prefixes{netip.MustParsePrefix("127.0.0.2/32")}})
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Write([]byte("cpu\n"))
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := conn.Read(make([]byte, 10)); n != 0 || err == nil || os.IsTimeout(err) {
+		t.Errorf("%d bytes, %v for one who is not allowed", n, err)
+	}
+	if runtime.GOOS != "linux" { // elsewhere 127.0.0.2 may not be there
+		return
+	}
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	if conn, err = from.Dial("tcp", addr); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Write([]byte("cpu\n"))
+	if line, err := bufio.NewReader(conn).ReadString('\n'); line != stillCPU {
+		t.Errorf("%q, %v for one who is", line, err)
+	}
+}
+
+// The end of the server under full load: every answer that was begun is whole.
+func TestEndUnderLoad(t *testing.T) {
+	srv := &server{}
+	addr, end := serving(t, srv)
+	var clients sync.WaitGroup
+	var answers atomic.Int64
+	for range 100 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients.Go(func() {
+			defer conn.Close()
+			lines := bufio.NewReader(conn)
+			for {
+				conn.Write([]byte("modes"))
+				line, err := lines.ReadString('\n')
+				if err != nil {
+					if line != "" {
+						t.Errorf("half an answer: %q", line)
+					}
+					return
+				}
+				if line != stillModes {
+					t.Errorf("%q", line)
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	stuck, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stuck.Close()
+	go func() {
+		words := bytes.Repeat([]byte("modes"), 10000)
+		for {
+			if _, err := stuck.Write(words); err != nil {
+				return
+			}
+		}
+	}()
+	eventuallyTrue(t, "load", 10*time.Second, func() bool { return answers.Load() > 5000 })
+	end()
+	clients.Wait()
+}
+
+// Peers that reset, leave halfway, or shut down while an answer is under way
+// leave nothing behind.
+func TestRudePeers(t *testing.T) {
+	addr, _ := serving(t, &server{sampler: newSampler()}) // its first answers take 100 ms
+	for i := range 60 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp := conn.(*net.TCPConn)
+		switch i % 4 {
+		case 0: // reset with a request under way
+			tcp.Write([]byte("cpu"))
+			tcp.SetLinger(0)
+		case 1: // half a word
+			tcp.Write([]byte("co"))
+		case 2: // half-close, then away
+			tcp.Write([]byte("cpu"))
+			tcp.CloseWrite()
+		case 3: // will not read
+			tcp.CloseRead()
+			tcp.Write([]byte("cpucpucpu"))
+		}
+		tcp.Close()
+	}
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Write([]byte("load"))
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || len(strings.Fields(line)) != 3 {
+		t.Errorf("%q, %v", line, err)
+	}
+}
+
+// program gives a path of cpunc, for other programs to run it.
+func program(t *testing.T) string {
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := t.TempDir() + "/cpunc"
+	if err := os.Symlink(binary, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Out of descriptors the listener waits without spinning, says so once, and
+// serves again when there are some.
+func TestOutOfDescriptors(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("ulimit and /proc as Linux has them")
+	}
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip(err)
+	}
+	cmd := exec.Command(sh, "-c", "ulimit -n 64; exec "+program(t)+" -l 0")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Signal(syscall.SIGTERM)
+	messages := bufio.NewReader(stderr)
+	line, _ := messages.ReadString('\n')
+	addr := strings.TrimSpace(line[strings.LastIndex(line, " ")+1:])
+	var conns []net.Conn
+	for range 100 { // more than there are descriptors; the rest wait in the backlog
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	if line, _ := messages.ReadString('\n'); line != "cpunc: accept: too many open files; waiting\n" {
+		t.Errorf("%q", line)
+	}
+	// Whom it has already, it serves: there is a descriptor to read the counters.
+	conns[0].Write([]byte("cpu"))
+	if line, err := bufio.NewReader(conns[0]).ReadString('\n'); err != nil || !strings.Contains("0123456789", line[:1]) {
+		t.Errorf("%q, %v", line, err)
+	}
+	_, before := used(cmd.Process.Pid)
+	time.Sleep(time.Second) // it is the waiting that is measured
+	_, after := used(cmd.Process.Pid)
+	if spent := after - before; spent > 100*time.Millisecond {
+		t.Errorf("%v of CPU time in a second of waiting", spent)
+	}
+	for _, conn := range conns[:60] {
+		conn.Close()
+	}
+	last := conns[99]
+	last.Write([]byte("load\n"))
+	last.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if line, err := bufio.NewReader(last).ReadString('\n'); err != nil || len(strings.Fields(line)) != 3 {
+		t.Errorf("%q, %v", line, err)
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	if rest, _ := io.ReadAll(messages); len(rest) > 0 {
+		t.Errorf("said more: %q", rest)
+	}
+}
+
+// A port that not everyone may have, without the right to it.
+func TestPrivilegedPort(t *testing.T) {
+	first, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if n, err := strconv.Atoi(strings.TrimSpace(string(first))); err != nil || n <= 1 {
+		t.Skip("every port is for everyone here")
+	}
+	args := []string{program(t), "-l", "1"}
+	if os.Geteuid() == 0 {
+		if _, err := exec.LookPath("setpriv"); err != nil {
+			t.Skip("root, and no setpriv to give the right away")
+		}
+		args = append([]string{"setpriv", "--bounding-set=-net_bind_service"}, args...)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	said, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
+	if want := "cpunc: listen localhost:1: permission denied\n"; string(said) != want || err == nil {
+		t.Errorf("%q and %v, want %q and status 1", said, err, want)
+	}
+}
+
+var soak = flag.Duration("soak", 0, "how long TestSoak lets pollers come and go")
+
+// Pollers come and go for as long as -soak says; memory, descriptors and
+// goroutines stay as they were after the first minute.
+func TestSoak(t *testing.T) {
+	if *soak == 0 {
+		t.Skip("go test -run TestSoak -soak 30m -timeout 0")
+	}
+	smp := newSampler()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	smp.remember()
+	go smp.run(ctx)
+	srv := &server{sampler: smp, silence: time.Second, maxConns: 300}
+	addr, _ := serving(t, srv)
+	var answers, refused atomic.Int64
+	visit := func(kind int) {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		lines := bufio.NewScanner(conn)
+		for n := range 1 + kind%20 {
+			fmt.Fprintln(conn, words[(kind+n)%int(readings)])
+			if !lines.Scan() {
+				break
+			}
+			if strings.HasPrefix(lines.Text(), "error: ") {
+				refused.Add(1)
+				break
+			}
+			answers.Add(1)
+			time.Sleep(time.Duration(kind%30) * time.Millisecond)
+		}
+		switch kind % 5 {
+		case 0:
+			fmt.Fprint(conn, "bye")
+		case 1:
+			fmt.Fprint(conn, "rubbish")
+		case 2:
+			conn.(*net.TCPConn).SetLinger(0)
+		case 3:
+			time.Sleep(1100 * time.Millisecond) // too silent
+		}
+	}
+	type state struct {
+		goroutines, descriptors int
+		heap                    uint64
+	}
+	var first state
+	for begin, round := time.Now(), 0; time.Since(begin) < *soak; round++ {
+		var visitors sync.WaitGroup
+		for i := range 400 {
+			visitors.Go(func() { visit(i + round) })
+		}
+		visitors.Wait()
+		eventuallyTrue(t, "all gone", 10*time.Second, func() bool { return srv.serving.Load() == 0 && srv.refusals.Load() == 0 })
+		if round%100 != 20 {
+			continue
+		}
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		descriptors, _ := os.ReadDir("/proc/self/fd")
+		now := state{runtime.NumGoroutine(), len(descriptors), m.HeapAlloc}
+		t.Logf("%v: %d answers, %d refused, %d goroutines, %d descriptors, %d KiB of heap", time.Since(begin).Round(time.Second), answers.Load(), refused.Load(), now.goroutines, now.descriptors, now.heap>>10)
+		if first.heap == 0 {
+			first = now
+		}
+		if now.goroutines > first.goroutines+2 || now.descriptors > first.descriptors+2 || now.heap > first.heap+1<<20 {
+			t.Errorf("grew from %+v to %+v", first, now)
+		}
+	}
 }
 
 // The end of the server lets an answer under way be finished.
@@ -336,33 +609,7 @@ func (l *brokenListener) Accept() (net.Conn, error) {
 	l.tries++
 	return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept", errors.New("too many open files"))}
 }
-func (l *brokenListener) Close() error   { return nil }
-func (l *brokenListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// What was written to a duplex is waited for, though its reader pauses, but not
-// for ever.
-func TestDuplexFlushes(t *testing.T) {
-	for pause, want := range map[time.Duration]error{5 * time.Second: nil, time.Minute: os.ErrDeadlineExceeded} {
-		synctest.Test(t, func(t *testing.T) {
-			r, w := io.Pipe()
-			d := newDuplex(strings.NewReader(""), w, "test")
-			d.Write([]byte("answer\n"))
-			var got atomic.Pointer[string]
-			go func() {
-				time.Sleep(pause)
-				text := make([]byte, 10)
-				n, _ := r.Read(text)
-				read := string(text[:n])
-				got.Store(&read)
-			}()
-			d.Close()
-			if err := d.flush(t.Context()); err != want {
-				t.Errorf("%v, want %v", err, want)
-			}
-			time.Sleep(time.Minute)
-			if text := got.Load(); text == nil || *text != "answer\n" {
-				t.Errorf("%v arrived", text)
-			}
-		})
-	}
-}
+func (l *brokenListener) Close() error { return nil }
+
+func (l *brokenListener) Addr() net.Addr { return &net.TCPAddr{} }

@@ -29,6 +29,22 @@ is given.
 SIGINT, SIGTERM and SIGHUP end cpunc in good order, with status 0. The status is
 1 when the network, the server or the counters fail, and 2 when the command line
 makes no sense. The manual page, cpunc.1, has every flag.
+
+The files, each of which uses only those below it:
+
+	main.go     one mode made of its parts; signals; the exit
+	flags.go    what the command line says
+	graph.go    a chart on a terminal: keys, mouse, resizing
+	chart.go    a chart as a grid of cells: lines in, picture out
+	listen.go   sockets, accepting, limits, the log of clients
+	http.go     the same conversation in HTTP
+	dial.go     hosts, asking them, ticks
+	line.go     what one tick brought: printing it, min/avg/max
+	address.go  what operands name
+	session.go  one conversation: bytes, words, replies
+	stdio.go    standard streams and commands as connections
+	sample.go   the kernel's counters and what is read from them
+	say.go      what is told to a person
 */
 package main
 
@@ -42,20 +58,14 @@ import (
 	"log"
 	"math"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
-	"regexp"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 	"syscall"
-	"text/tabwriter"
 	"time"
-	"unicode/utf8"
-
-	"github.com/urfave/cli/v2"
 )
 
 func main() {
@@ -70,289 +80,18 @@ func main() {
 	}
 }
 
-// A usageError is a command line that makes no sense.
-type usageError struct{ error }
-
-func usagef(format string, args ...any) error {
-	return usageError{fmt.Errorf(format, args...)}
-}
-
-// options are the flags, read.
-type options struct {
-	listen, once, keep, ask bool
-	graph                   bool
-	window                  seconds
-	time, header            bool
-	ipv4, ipv6              bool
-	help, version           bool
-	verbose                 int
-	port, socket            string
-	commands                cli.StringSlice
-	interval, wait          seconds
-	silence                 time.Duration // how long a client may be, when listening; 0: for ever
-	count, maxConns         positive
-	allow                   prefixes
-	read                    wordList
-}
-
-// Flags that mean something only when dialing, or only when listening, are in
-// the category of that mode.
-const (
-	dialing   = "Dialing"
-	listening = "Listening"
-	either    = "Both"
-)
-
-// testOnlyInterval is the time between polls where the flags do not say.
-var testOnlyInterval = time.Second
-
-func newApp(opt *options) *cli.App {
-	opt.interval = seconds{testOnlyInterval, true}
-	opt.wait = seconds{10 * time.Second, false}
-	opt.window = seconds{time.Minute, false}
-	opt.maxConns = 10000
-	opt.read = wordList{words: []word{cpuWord}}
-	cli.HelpFlag = nil // the library's help takes operands for topics
-	return &cli.App{
-		Name:                      "cpunc",
-		DisableSliceFlagSeparator: true, // a command may have commas
-		HideHelp:                  true,
-		HideVersion:               true, // the library's takes -v
-		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			// The library has one dash for all names.
-			longName := regexp.MustCompile(`(flag |: )-(\w\w)`)
-			return usagef("%s", quoteOdd(longName.ReplaceAllString(err.Error(), "$1--$2")))
-		},
-		ExitErrHandler: func(*cli.Context, error) {}, // main alone exits
-		Flags: []cli.Flag{
-			&cli.GenericFlag{Name: "interval", Aliases: []string{"i"}, Value: &opt.interval, Category: dialing,
-				Usage: "`SECONDS` between polls, or 500ms, 1m; 0: no pause (1)"},
-			&cli.GenericFlag{Name: "count", Aliases: []string{"c"}, Value: &opt.count, Category: dialing,
-				Usage: "stop after `N` lines"},
-			&cli.GenericFlag{Name: "read", Aliases: []string{"r"}, Value: &opt.read, Category: dialing,
-				Usage: "ask for `WORDS`: cpu,cores,modes,load (cpu); -: as standard input says"},
-			&cli.BoolFlag{Name: "time", Aliases: []string{"t"}, Destination: &opt.time, Category: dialing,
-				Usage: "put the UTC time in front"},
-			&cli.BoolFlag{Name: "header", Aliases: []string{"H"}, Destination: &opt.header, Category: dialing,
-				Usage: "first name the columns, behind a #"},
-			&cli.BoolFlag{Name: "graph", Aliases: []string{"g"}, Destination: &opt.graph, Category: dialing,
-				Usage: "draw a live chart on the terminal"},
-			&cli.GenericFlag{Name: "window", Value: &opt.window, Category: dialing,
-				Usage: "`SECONDS` on the chart's time axis (60)"},
-			&cli.StringSliceFlag{Name: "exec", Aliases: []string{"e"}, Destination: &opt.commands, Category: dialing,
-				Usage: "dial the standard input and output of `COMMAND`; again for more"},
-			&cli.BoolFlag{Name: "ask", Destination: &opt.ask, Category: dialing,
-				Usage: "on Ctrl-C ask whether to continue"},
-
-			&cli.BoolFlag{Name: "listen", Aliases: []string{"l"}, Destination: &opt.listen, Category: listening,
-				Usage: "serve this machine's readings"},
-			&cli.StringFlag{Name: "port", Aliases: []string{"p"}, Destination: &opt.port, Category: listening,
-				Usage: "listen on `PORT` (5000)"},
-			&cli.BoolFlag{Name: "once", Aliases: []string{"1"}, Destination: &opt.once, Category: listening,
-				Usage: "serve one connection, then exit"},
-			&cli.GenericFlag{Name: "max-conns", Aliases: []string{"m"}, Value: &opt.maxConns, Category: listening,
-				Usage: "serve at most `N` connections at once (10000)"},
-			&cli.GenericFlag{Name: "allow", Aliases: []string{"a"}, Value: &opt.allow, Category: listening,
-				Usage: "serve the address or `PREFIX` alone; again for more"},
-
-			&cli.StringFlag{Name: "unix", Aliases: []string{"U"}, Destination: &opt.socket, Category: either,
-				Usage: "use the Unix socket `PATH`"},
-			&cli.BoolFlag{Name: "keep", Aliases: []string{"k"}, Destination: &opt.keep, Category: either,
-				Usage: "keep going: dial again, print nan meanwhile; -l does anyway"},
-			&cli.GenericFlag{Name: "wait", Aliases: []string{"w"}, Value: &opt.wait, Category: either,
-				Usage: "wait `SECONDS` for a connection or an answer (10), or for a client (ever)"},
-			&cli.BoolFlag{Name: "4", Destination: &opt.ipv4, Category: either,
-				Usage: "IPv4 only"},
-			&cli.BoolFlag{Name: "6", Destination: &opt.ipv6, Category: either,
-				Usage: "IPv6 only"},
-			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Count: &opt.verbose, Category: either,
-				Usage: "say what happens; with -l twice: every request"},
-			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Destination: &opt.help, Category: either,
-				Usage: "print this and exit"},
-			&cli.BoolFlag{Name: "version", Destination: &opt.version, Category: either,
-				Usage: "print the version and exit"},
-		},
-		// No flag has an action of its own, and to look for one takes the library
-		// a sixth of the time that cpunc needs to start.
-		Before: func(c *cli.Context) error { c.Command.Flags = nil; return nil },
-		Action: func(c *cli.Context) error { return start(c, opt) },
-	}
-}
-
-const synopsis = `cpunc: netcat for CPU readings
-
-cpunc [flags] [host [port]]         dial: ask every second, print one line an answer
-cpunc [flags] host[:port] ...       dial several: one line a tick, columns side by side
-cpunc -l [flags] [[host] port | -]  listen: answer everyone who connects; -: on stdio
-`
-
-// printHelp writes a page about the flags, a line each.
-func printHelp(w io.Writer, flags []cli.Flag) error {
-	out := bufio.NewWriter(w) // a tabwriter writes cell by cell
-	page := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprint(page, synopsis)
-	for _, category := range []string{dialing, listening, either} {
-		fmt.Fprintf(page, "\n%s:\n", category)
-		for _, f := range flags {
-			if f.(cli.CategorizableFlag).GetCategory() != category {
-				continue
-			}
-			usage := f.(cli.DocGenerationFlag).GetUsage()
-			var value string // is quoted where the usage names it
-			if before, rest, ok := strings.Cut(usage, "`"); ok {
-				name, after, _ := strings.Cut(rest, "`")
-				value, usage = " "+name, before+name+after
-			}
-			names := slices.Clone(f.Names())
-			slices.Reverse(names)
-			indent := "  "
-			if len(names) == 1 && len(names[0]) > 1 {
-				indent = "      " // where others have a letter
-			}
-			for i, name := range names {
-				names[i] = dashed(name)
-			}
-			fmt.Fprintf(page, "%s%s%s\t%s\n", indent, strings.Join(names, ", "), value, usage)
-		}
-	}
-	page.Flush()
-	return stdoutError(out.Flush())
-}
-
-// dashed is the name of a flag as one types it.
-func dashed(name string) string {
-	if utf8.RuneCountInString(name) == 1 {
-		return "-" + name
-	}
-	return "--" + name
-}
-
-// version is that of the module, or of the commit it was built from.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return "unknown"
-}
-
 func run(args []string) error {
-	app := newApp(new(options))
-	return app.Run(append(args[:1:1], permute(args[1:], app.Flags)...))
-}
-
-// permute rewrites args as getopt reads them, for a parser that does not: flags
-// may stand behind operands, short ones be joined (-lv), and the value of a
-// short one follow at once (-i2). A flag that is repeated keeps the form it came
-// in first, since the parser takes no two.
-func permute(args []string, flags []cli.Flag) []string {
-	type flag struct {
-		valued bool
-		form   string
+	opt := new(options)
+	app := newApp(opt)
+	if err := app.Run(append(args[:1:1], permute(args[1:], app.Flags)...)); err != nil {
+		return err
 	}
-	known := map[string]*flag{}
-	for _, f := range flags {
-		one := &flag{valued: f.(cli.DocGenerationFlag).TakesValue()}
-		for _, name := range f.Names() {
-			known[name] = one
-		}
-	}
-	var front, operands []string
-	put := func(name string) (valued bool) {
-		f := known[name]
-		if f == nil { // for the parser to complain of
-			f = new(flag)
-		}
-		f.form = cmp.Or(f.form, dashed(name))
-		front = append(front, f.form)
-		return f.valued
-	}
-	for len(args) > 0 {
-		arg := args[0]
-		args = args[1:]
-		needsValue := false
-		switch {
-		case arg == "--":
-			operands = append(operands, args...)
-			args = nil
-		case arg == "-" || !strings.HasPrefix(arg, "-"):
-			operands = append(operands, arg)
-		case strings.HasPrefix(arg, "--"), len(arg) > 2 && known[arg[1:]] != nil: // -version is not -v -e rsion
-			name, value, ok := strings.Cut(strings.TrimPrefix(arg[1:], "-"), "=")
-			if needsValue = put(name) && !ok; ok {
-				front[len(front)-1] += "=" + value
-			}
-		default:
-			for i, letter := range arg[1:] {
-				if put(string(letter)) {
-					value := arg[1+i+len(string(letter)):]
-					if needsValue = value == ""; !needsValue {
-						front = append(front, value)
-					}
-					break
-				}
-			}
-		}
-		if needsValue {
-			if len(args) == 0 {
-				return front // for the parser to complain of
-			}
-			front = append(front, args[0])
-			args = args[1:]
-		}
-	}
-	return slices.Concat(front, []string{"--"}, operands)
-}
-
-// start checks the flags against the mode, and goes there.
-func start(c *cli.Context, opt *options) error {
 	if opt.help {
-		return printHelp(c.App.Writer, c.App.Flags)
+		return printHelp(os.Stdout, app.Flags)
 	}
 	if opt.version {
-		_, err := fmt.Fprintln(c.App.Writer, "cpunc", version())
+		_, err := fmt.Println("cpunc", version())
 		return stdoutError(err)
-	}
-	opt.verbose = max(0, opt.verbose) // the library counts up from -1
-	given := c.LocalFlagNames()
-	isGiven := func(name string) bool { return slices.Contains(given, name) }
-	mode, other := dialing, listening
-	if opt.listen {
-		mode, other = other, mode
-	}
-	for _, f := range c.App.Flags {
-		name := f.Names()[0]
-		if isGiven(name) && f.(cli.CategorizableFlag).GetCategory() == other {
-			return usagef("%s means nothing when %s", dashed(name), strings.ToLower(mode))
-		}
-	}
-	if opt.read.stdin && isGiven("interval") {
-		return usagef("--interval means nothing with -r -, which has no clock")
-	}
-	if isGiven("window") && !opt.graph {
-		return usagef("--window means nothing without --graph")
-	}
-	for _, f := range []struct{ name, value string }{{"unix", opt.socket}, {"port", opt.port}} {
-		if isGiven(f.name) && f.value == "" { // "$PORT", with none
-			return usagef("--%s is empty", f.name)
-		}
-	}
-	if opt.ask && opt.graph {
-		return usagef("--ask means nothing with --graph, where Ctrl-C is a key")
-	}
-	if opt.ask && !opt.keep && len(opt.commands.Value()) > 0 {
-		return usagef("--ask means nothing with --exec, whose command Ctrl-C ends, but for --keep")
-	}
-	addrs, err := addresses(opt, c.Args().Slice())
-	if err != nil {
-		return usageError{err}
-	}
-	if opt.listen {
-		if isGiven("wait") {
-			opt.silence = opt.wait.Duration
-		}
-		if isGiven("max-conns") && addrs[0].network == stdio {
-			return usagef("--max-conns means nothing for %s", addrs[0])
-		}
 	}
 	endings := []os.Signal{syscall.SIGHUP}
 	if !opt.ask {
@@ -363,346 +102,229 @@ func start(c *cli.Context, opt *options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), endings...)
 	defer stop()
 	if opt.listen {
-		return listen(ctx, opt, addrs[0])
+		return listen(ctx, opt, opt.addresses[0])
 	}
-	return dial(ctx, opt, addrs)
+	return dial(ctx, opt, opt.addresses)
 }
 
-// An address is what to dial or to listen on. In the networks that are not
-// TCP, host is a path or a command.
-type address struct{ network, host, port string }
-
-const (
-	memory  = "memory"  // this machine, with no network between
-	stdio   = "stdio"   // our standard input and output
-	socket  = "unix"    // a Unix socket
-	command = "command" // a command's standard input and output
-)
-
-func (a address) String() string {
-	switch a.network {
-	case memory:
-		return "this machine"
-	case stdio:
-		return "standard input"
-	case socket, command:
-		return quoteOdd(a.host)
+// dial polls the addresses and prints a line a tick, until ctx is done.
+func dial(ctx context.Context, opt *options, addrs []address) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p := &poller{
+		words:    opt.read.words,
+		interval: opt.interval.Duration,
+		wait:     opt.wait.Duration,
+		count:    int(opt.count),
+		keep:     opt.keep,
+		open: func(ctx context.Context, a address) (net.Conn, error) {
+			return a.open(ctx, opt.wait.Duration, opt.verbose > 0)
+		},
 	}
-	return net.JoinHostPort(a.host, a.port)
-}
-
-// quoteOdd quotes what is not plain text of one line.
-func quoteOdd(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		return strconv.Quote(s)
+	for _, a := range addrs {
+		p.hosts = append(p.hosts, &host{address: a})
 	}
-	return s
-}
-
-// label is a's name in a header, where white space parts the columns.
-func (a address) label() string {
-	return strings.Join(strings.Fields(a.String()), "_")
-}
-
-// addresses gives what the flags and operands say to dial, or to listen on:
-// then there is one.
-func addresses(opt *options, operands []string) ([]address, error) {
-	network := "tcp"
-	switch {
-	case opt.ipv4 && opt.ipv6:
-		return nil, errors.New("-4 and -6 exclude each other")
-	case opt.ipv4:
-		network = "tcp4"
-	case opt.ipv6:
-		network = "tcp6"
+	if opt.read.stdin {
+		p.input = readInput(os.Stdin)
+		p.interval = 0
 	}
-	if slices.Contains(operands, "") { // "$PORT", with none
-		return nil, errors.New("an operand is empty")
+	var sum summary
+	pipe := reopenStdout()
+	if pipe != nil {
+		defer pipe.Close()
+		go watchReader(pipe, cancel)
 	}
-	commands := opt.commands.Value()
-	var addrs []address
-	var err error
-	switch {
-	case opt.socket != "":
-		path := opt.socket
-		if path[0] == '@' {
-			path = "./" + path // a file, and not one of Linux's sockets that are everybody's
+	var lines io.Writer = os.Stdout
+	out := printer{header: opt.header}
+	if opt.time {
+		out.timeFormat = "2006-01-02T15:04:05Z"
+		if p.interval < time.Second {
+			out.timeFormat = "2006-01-02T15:04:05.000Z"
 		}
-		addrs = []address{{network: socket, host: path}}
-	case len(commands) > 0:
-		for _, c := range commands {
-			if strings.TrimSpace(c) == "" {
-				return nil, errors.New("--exec needs a command")
-			}
-			addrs = append(addrs, address{network: command, host: c})
-		}
-	case opt.listen && slices.Equal(operands, []string{"-"}):
-		operands = nil
-		addrs = []address{{network: stdio}}
-	case opt.listen:
-		addrs, err = listenAddress(network, operands, opt.port)
-		return addrs, err
-	case len(operands) > 0:
-		return dialAddresses(network, operands)
-	default:
-		addrs = []address{{network: memory}}
 	}
-	switch a := addrs[0]; {
-	case opt.socket != "" && len(commands) > 0:
-		err = errors.New("--unix and --exec exclude each other")
-	case len(operands) > 0:
-		err = fmt.Errorf("%q is one too many beside %q", operands[0], a)
-	case network != "tcp":
-		err = fmt.Errorf("-%c means nothing for %s", network[len("tcp")], a)
-	case opt.port != "":
-		err = fmt.Errorf("--port means nothing for %s", a)
-	case len(opt.allow) > 0:
-		err = fmt.Errorf("--allow means nothing for %s", a)
-	case a.network == stdio && opt.once:
-		err = fmt.Errorf("--once means nothing for %s", a)
-	case a.network == stdio && opt.keep:
-		err = fmt.Errorf("--keep means nothing for %s", a)
-	}
-	return addrs, err
-}
-
-// testOnlyDefaultPort is the port of addresses that have none.
-var testOnlyDefaultPort = "5000"
-
-// dialAddresses reads the operands of dial mode: host [port], or several
-// hosts. A second one that is a number is a port; where there are just two, so
-// is the name of a service.
-func dialAddresses(network string, operands []string) (addrs []address, err error) {
-	first, rest := operands[0], operands[1:]
-	port := ""
-	if len(rest) > 0 && (isNumber(rest[0]) || len(rest) == 1 && isService(rest[0])) {
-		port, rest = rest[0], rest[1:]
-	}
-	for _, host := range append([]string{first}, rest...) {
-		if isNumber(host) {
-			return nil, fmt.Errorf("%s is a port without a host (to serve: cpunc -l %[1]s, to dial: cpunc localhost %[1]s)", host)
-		}
-		addr, err := parseAddress(network, host, port, 1)
+	breaks := make(chan func() bool)
+	p.breaks = breaks
+	show := func(line) {}
+	if opt.graph {
+		g, err := openGraph(newChart(opt, p.hosts), breaks)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		addrs = append(addrs, addr)
-		port = ""
+		defer g.close()
+		var drawing sync.WaitGroup
+		defer drawing.Wait()
+		defer cancel()
+		drawing.Go(func() { defer onPanic(); g.run(ctx, cancel) })
+		show = func(l line) { g.emit(ctx, l) }
+		switch {
+		case isOnChart():
+			lines = io.Discard
+		case pipe != nil: // where no SIGPIPE leaves the terminal as it is
+			lines = pipe
+		}
 	}
-	return addrs, nil
+	out.w = newOutput(ctx, lines)
+	p.emit = func(l line) error {
+		if opt.verbose > 0 {
+			sum.add(l)
+		}
+		show(l)
+		return stdoutError(out.print(l))
+	}
+	if opt.ask && !signal.Ignored(os.Interrupt) {
+		interrupts := make(chan os.Signal, 1)
+		signal.Notify(interrupts, os.Interrupt)
+		defer signal.Stop(interrupts)
+		go askAtInterrupts(ctx, interrupts, breaks)
+	}
+	err := p.run(ctx)
+	if opt.verbose > 0 {
+		for _, h := range p.hosts {
+			log.Printf("%s: %d polls, %d answers, %d lost", h, h.polled, h.answered, h.polled-h.answered)
+		}
+		sum.print()
+	}
+	return err
 }
 
-// listenAddress reads the operands of listen mode, [[host] port], and the port
-// of -p.
-func listenAddress(network string, operands []string, port string) ([]address, error) {
-	host := "localhost"
-	if network == "tcp6" { // which localhost need not be
-		host = "::1"
+// listen serves this machine's readings at addr until ctx is done.
+func listen(ctx context.Context, opt *options, addr address) error {
+	srv := &server{
+		sampler:  newSampler(),
+		verbose:  opt.verbose,
+		once:     opt.once,
+		silence:  opt.silence,
+		allow:    opt.allow,
+		maxConns: int32(min(opt.maxConns, math.MaxInt32)),
 	}
-	switch {
-	case len(operands) > 2:
-		return nil, fmt.Errorf("one host and one port at most: %q", operands)
-	case len(operands) > 0 && port != "" && (len(operands) == 2 || isNumber(operands[0])):
-		return nil, fmt.Errorf("two ports: %q and %q", port, operands[len(operands)-1])
-	case len(operands) == 2:
-		host, port = operands[0], operands[1]
-	case len(operands) == 1 && isNumber(operands[0]):
-		port = operands[0]
-	case len(operands) == 1:
-		host = operands[0]
-	}
-	addr, err := parseAddress(network, host, port, 0)
-	return []address{addr}, err
-}
-
-// parseAddress reads a host, host:port or [host]:port. The port may also be
-// given apart, and is 5000 when it is not given at all; lowest is the least
-// that it may be.
-func parseAddress(network, s, port string, lowest int) (address, error) {
-	host := s
-	_, notIP := netip.ParseAddr(s)
-	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
-		host = strings.TrimSuffix(inner, "]")
-	} else if strings.Contains(s, ":") && notIP != nil {
-		var own string
+	var ln net.Listener
+	if addr.network != stdio {
 		var err error
-		if host, own, err = net.SplitHostPort(s); err != nil || own == "" {
-			return address{}, fmt.Errorf("%q is no host:port", s)
+		if ln, err = addr.listen(ctx); err != nil {
+			return fmt.Errorf("listen %s: %w", addr, cause(err))
 		}
-		if port != "" {
-			return address{}, fmt.Errorf("two ports: %q and %q", s, port)
+		log.Print("listening on ", quoteOdd(ln.Addr().String()), addr.reachable(ln.Addr()))
+	}
+	if err := srv.sampler.remember(); err != nil && addr.network != stdio {
+		log.Print(err) // the words that need no counters are served all the same
+	}
+	// The heap is mostly connections, which stay. What comes and goes is little,
+	// so collecting it often costs less than room for it beside them.
+	debug.SetGCPercent(20)
+
+	srv.web = newWeb(srv.sampler, addr.host, srv.silence, srv.serving.Load)
+	background, stop := context.WithCancel(ctx)
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer stop()
+	helpers.Go(func() { srv.sampler.run(background) })
+	helpers.Go(func() { srv.web.run(background) })
+
+	if addr.network == stdio {
+		srv.serving.Add(1)
+		srv.running.Add(1)
+		conn := newDuplex(os.Stdin, os.Stdout, addr.String())
+		err := srv.attend(ctx, conn)
+		srv.running.Wait() // it may have become HTTP
+		switch {
+		case errors.Is(err, errSilent): // no failure, as little as over a network
+			err = nil
+		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil: // it was not to wait longer
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded): // waited for already
+			return stdoutError(err)
 		}
-		port = own
+		return cmp.Or(stdoutError(conn.flush(ctx)), err)
 	}
-	_, notIP = netip.ParseAddr(host)
-	if host == "" || host == "-" || strings.ContainsAny(host, "[] \t\r\n") || notIP != nil && strings.Contains(host, ":") {
-		return address{}, fmt.Errorf("%q names no host", s)
-	}
-	if port == "" {
-		port = testOnlyDefaultPort
-	}
-	n, err := net.LookupPort("tcp", port)
-	if err != nil || n < lowest || port == "-" { // which the library takes for 0
-		return address{}, fmt.Errorf("%q is no port", port)
-	}
-	return address{network, host, strconv.Itoa(n)}, nil
+	onListening(ln.Addr())
+	return srv.serve(ctx, ln)
 }
 
-func isService(s string) bool {
-	_, err := net.LookupPort("tcp", s)
-	return err == nil
-}
-
-func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
-
-// cause is what an error of the network comes down to, without the operation
-// and the addresses that the caller says in the user's own words.
-func cause(err error) error {
-	var dns *net.DNSError
-	if errors.As(err, &dns) {
-		if dns.IsNotFound {
-			return errors.New(dns.Err)
+// askAtInterrupts has the polling wait, at every interrupt, for what the user
+// says, until ctx is done.
+func askAtInterrupts(ctx context.Context, interrupts <-chan os.Signal, breaks chan<- func() bool) {
+	for {
+		select {
+		case <-interrupts:
+		case <-ctx.Done():
+			return
 		}
-		return fmt.Errorf("look up %s: %s", dns.Name, dns.Err)
-	}
-	var addr *net.AddrError
-	if errors.As(err, &addr) {
-		return errors.New(addr.Err)
-	}
-	var call *os.SyscallError
-	if errors.As(err, &call) {
-		return call.Err
-	}
-	var path *os.PathError
-	if errors.As(err, &path) {
-		return path.Err
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return errors.New("timed out")
-	}
-	return err
-}
-
-// The parser sets a flag's long name to what String gives after the short one
-// was set, so String and Set are each other's inverse.
-
-// seconds is a flag's value: 2, 0.5, 500ms or 1m.
-type seconds struct {
-	time.Duration
-	orNone bool // 0 is fine
-}
-
-func (s *seconds) Set(text string) error {
-	d, err := time.ParseDuration(text)
-	if f, ferr := strconv.ParseFloat(text, 64); ferr == nil && !math.IsNaN(f) {
-		if f >= math.MaxInt64/float64(time.Second) {
-			return errors.New("too long")
+		answered := make(chan struct{}) // until then the next interrupt is for the question
+		proceed := func() bool {
+			defer close(answered)
+			return askToContinue(ctx, interrupts)
 		}
-		d, err = time.Duration(f*float64(time.Second)), nil
-	}
-	switch {
-	case err != nil:
-		return errors.New("no time in seconds, nor one like 500ms or 1m")
-	case d < 0:
-		return errors.New("less than nothing")
-	case d == 0 && !s.orNone:
-		return errors.New("no time at all")
-	}
-	s.Duration = d
-	return nil
-}
-
-// positive is a flag's value: a number of at least 1.
-type positive int
-
-func (p *positive) String() string { return strconv.Itoa(int(*p)) }
-
-func (p *positive) Set(text string) error {
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		return errors.New("no whole number from 1 up")
-	}
-	*p = positive(n)
-	return nil
-}
-
-// wordList is a flag's value: words with commas between, or - for what standard
-// input says.
-type wordList struct {
-	words []word
-	stdin bool
-}
-
-func (l *wordList) String() string {
-	if l.stdin {
-		return "-"
-	}
-	var names []string
-	for _, w := range l.words {
-		names = append(names, w.String())
-	}
-	return strings.Join(names, ",")
-}
-
-func (l *wordList) Set(text string) error {
-	if text == "-" {
-		*l = wordList{stdin: true}
-		return nil
-	}
-	ws, err := parseReadings(strings.Split(text, ","))
-	if err == nil {
-		*l = wordList{words: ws}
-	}
-	return err
-}
-
-// prefixes is a flag's value: addresses or CIDR prefixes, one at a time.
-type prefixes []netip.Prefix
-
-func (p *prefixes) String() string {
-	var all []string
-	for _, prefix := range *p {
-		all = append(all, prefix.String())
-	}
-	return strings.Join(all, ",")
-}
-
-func (p *prefixes) Set(text string) error {
-	var more prefixes
-	for one := range strings.SplitSeq(text, ",") {
-		prefix, err := netip.ParsePrefix(one)
-		if addr, aerr := netip.ParseAddr(one); aerr == nil {
-			prefix, err = netip.PrefixFrom(addr.WithZone(""), addr.BitLen()), nil
-		}
-		if err != nil {
-			return errors.New("no address, nor a prefix like 192.0.2.0/24 or 2001:db8::/32")
-		}
-		if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= 96 {
-			prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96)
-		}
-		if prefix != prefix.Masked() {
-			return fmt.Errorf("has bits set behind its length; %s has not", prefix.Masked())
-		}
-		more = append(more, prefix)
-	}
-	for _, prefix := range more {
-		if !slices.Contains(*p, prefix) { // the parser sets each of a flag's names
-			*p = append(*p, prefix)
+		select {
+		case breaks <- proceed:
+			<-answered
+		case <-ctx.Done():
+			return
 		}
 	}
-	return nil
 }
 
-// admit says whether a client at addr may connect. Where nothing is allowed in
-// particular, everyone may.
-func (p prefixes) admit(addr net.Addr) bool {
-	if len(p) == 0 {
-		return true
-	}
-	at, err := netip.ParseAddrPort(addr.String())
+// askToContinue asks on the terminal whether to go on. Another interrupt, the
+// end of ctx or no terminal means no.
+func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return false
 	}
-	client := at.Addr().Unmap().WithZone("")
-	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(client) })
+	defer tty.Close() // ends the reading below
+	replies := make(chan string)
+	go func() {
+		defer close(replies)
+		for in := bufio.NewScanner(tty); in.Scan(); {
+			select {
+			case replies <- in.Text():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for {
+		fmt.Fprint(tty, "\ncontinue (y/n)? ")
+		select {
+		case reply, ok := <-replies:
+			switch strings.ToLower(strings.TrimSpace(reply)) {
+			case "y", "yes":
+				return true
+			case "n", "no":
+				return false
+			}
+			if !ok {
+				return false
+			}
+		case <-interrupts:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// newChart gives the empty chart of what the flags ask for.
+func newChart(opt *options, hosts []*host) chart {
+	quantity := "CPU utilization (%)"
+	c := chart{least: 100, window: opt.window.Duration, location: time.Local, pace: brief(opt.interval.Duration)}
+	loads := 0
+	for _, w := range opt.read.words {
+		if w == loadWord {
+			loads++
+		}
+	}
+	switch {
+	case opt.read.stdin:
+		c.pace = "as asked"
+	case loads == len(opt.read.words):
+		quantity, c.least = "Load average", 0
+	case loads > 0:
+		quantity += " and load average"
+	}
+	c.title = quantity + " "
+	for _, h := range hosts {
+		c.title += " " + strings.Map(printable, h.String())
+	}
+	c.zoom(1)
+	return c
 }

@@ -109,14 +109,14 @@ type sampler struct {
 	history [averages][]*sample // counters alone, oldest first
 }
 
-// testOnlyHistory is how often the history gets a sample.
-var testOnlyHistory = 2 * time.Second
+// historyEvery is how often the history gets a sample.
+var historyEvery = 2 * time.Second
 
-// testOnlyTimes reads the counters.
-var testOnlyTimes = cpu.Times
+// readTimes reads the counters.
+var readTimes = cpu.Times
 
 func newSampler() *sampler {
-	return &sampler{times: testOnlyTimes, avg: loadAverages, every: testOnlyHistory}
+	return &sampler{times: readTimes, avg: loadAverages, every: historyEvery}
 }
 
 // loadAverages is load.Avg, which panics where /proc/loadavg is short of numbers,

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -118,7 +116,7 @@ func TestCoresComeAndGo(t *testing.T) {
 func TestEveryCoreIsAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		name := "cpu3"
-		c := connect(t, &sampler{every: testOnlyHistory, times: func(bool) ([]cpu.TimesStat, error) {
+		c := connect(t, &sampler{every: historyEvery, times: func(bool) ([]cpu.TimesStat, error) {
 			return []cpu.TimesStat{{CPU: name, Idle: 1}}, nil
 		}})
 		for _, test := range []struct{ name, want string }{
@@ -154,7 +152,7 @@ func newKernel(cpus int, load func(cpu, tick int) bool) *kernel {
 }
 
 func (k *kernel) sampler() *sampler {
-	return &sampler{times: k.times, avg: k.avg, every: testOnlyHistory}
+	return &sampler{times: k.times, avg: k.avg, every: historyEvery}
 }
 
 // reads gives how often each source was read.
@@ -228,35 +226,6 @@ func (k *kernel) percent(from, to time.Time) string {
 	return fmt.Sprintf("%.1f", 100*(k.busyUntil(0, to)-k.busyUntil(0, from))/to.Sub(from).Seconds())
 }
 
-// A teller is a client in a test.
-type teller struct {
-	t *testing.T
-	net.Conn
-	lines *bufio.Scanner
-}
-
-// connect starts a session on smp that ends with the test.
-func connect(t *testing.T, smp *sampler) *teller {
-	client, server := net.Pipe()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		(&session{sampler: smp}).serve(t.Context(), server)
-	}()
-	t.Cleanup(func() { client.Close(); <-done })
-	return &teller{t, client, bufio.NewScanner(client)}
-}
-
-func (c *teller) ask(word string) string {
-	if _, err := c.Write([]byte(word)); err != nil {
-		c.t.Error(err)
-	}
-	if !c.lines.Scan() {
-		c.t.Errorf("no answer to %q: %v", word, c.lines.Err())
-	}
-	return c.lines.Text()
-}
-
 func quarter(_, tick int) bool { return tick%4 == 0 }
 
 // inBubble runs test with a sampler over k that has kept its history for age.
@@ -323,73 +292,6 @@ func TestFirstAnswerWithoutHistory(t *testing.T) {
 		if want := k.percent(asked, answered); got != want || answered.Sub(asked) != minWindow {
 			t.Errorf("cpu %s after %v, want %s after %v", got, answered.Sub(asked), want, minWindow)
 		}
-	})
-}
-
-func TestSameLineWithin100ms(t *testing.T) {
-	inBubble(t, 60300*time.Millisecond, func(_, tick int) bool { return tick%17 < tick%5 }, func(t *testing.T, k *kernel, smp *sampler) {
-		c := connect(t, smp)
-		first := c.ask("cpu")
-		begin := time.Now()
-		reads := k.reads()
-		time.Sleep(60 * time.Millisecond)
-		if got := c.ask("cpu"); got != first {
-			t.Errorf("after 60 ms: %s, want %s again", got, first)
-		}
-		if k.reads() != reads {
-			t.Error("the counters were read to say the same")
-		}
-		time.Sleep(40 * time.Millisecond)
-		if got, want := c.ask("cpu"), k.percent(begin, time.Now()); got != want {
-			t.Errorf("after 100 ms: %s, want %s", got, want)
-		}
-	})
-}
-
-// Another word, and another session, have intervals of their own.
-func TestIntervalIsTheWordsOwn(t *testing.T) {
-	inBubble(t, time.Minute, func(_, tick int) bool { return tick%7 < tick%3 }, func(t *testing.T, k *kernel, smp *sampler) {
-		c, other := connect(t, smp), connect(t, smp)
-		c.ask("cpu")
-		begin := time.Now()
-		time.Sleep(350 * time.Millisecond)
-		c.ask("modes")
-		other.ask("cpu")
-		time.Sleep(350 * time.Millisecond)
-		other.ask("cpu")
-		if got, want := c.ask("cpu"), k.percent(begin, time.Now()); got != want {
-			t.Errorf("cpu %s, want the %s since its own last answer", got, want)
-		}
-	})
-}
-
-// 50 clients poll at intervals of their own; each gets exactly its numbers.
-func TestManyClients(t *testing.T) {
-	busyTick := func(_, tick int) bool { return tick*tick%23 < 9 || tick/37%3 == 0 }
-	const step = 2 * tick // two ask at once, or further apart than a sample is good for
-	inBubble(t, 4*time.Second, busyTick, func(t *testing.T, k *kernel, smp *sampler) {
-		var clients sync.WaitGroup
-		for i := range 50 {
-			clients.Go(func() {
-				phase := time.Duration(i) * 3 * step
-				interval := time.Duration(5+i) * step
-				time.Sleep(phase)
-				synctest.Wait()
-				age := time.Since(k.boot.Add(time.Minute)) - firstWindow
-				last := time.Now().Add(-firstWindow - age%smp.every) // of the history
-				c := connect(t, smp)
-				for n := range 30 {
-					got := c.ask("cpu")
-					now := time.Now()
-					if want := k.percent(last, now); got != want {
-						t.Errorf("client %d, poll %d: %s, want %s", i, n, got, want)
-					}
-					last = now
-					time.Sleep(interval)
-				}
-			})
-		}
-		clients.Wait()
 	})
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -12,6 +13,110 @@ import (
 	"strings"
 	"syscall"
 	"time"
+)
+
+// errEnd ends the polling with nothing having failed.
+var errEnd = errors.New("end of polling")
+
+// stdoutError is what to say of an error of standard output, if it is one.
+func stdoutError(err error) error {
+	if err == nil || err == errEnd {
+		return err
+	}
+	return fmt.Errorf("write standard output: %w", cause(err))
+}
+
+// reopenStdout opens standard output anew, if that is a pipe and the system can;
+// else it gives nil. The new one can be waited on without making the old one,
+// which other programs may share, non-blocking; and a named pipe whose reader has
+// left already is not waited for.
+func reopenStdout() *os.File {
+	if info, err := os.Stdout.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return nil
+	}
+	pipe, err := os.OpenFile("/dev/stdout", os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	return pipe
+}
+
+// watchReader calls gone when pipe's reader has gone away, so that cpunc ends
+// then and not only with the next line, or when pipe is closed. Where it can't be
+// waited on, that line does it.
+func watchReader(pipe *os.File, gone func()) {
+	conn, err := pipe.SyscallConn()
+	if err != nil || pipe.SetReadDeadline(time.Time{}) != nil {
+		return
+	}
+	first := true
+	// A pipe's writing end is never ready to be read, unless by its error, which
+	// Go may give as one.
+	conn.Read(func(uintptr) bool {
+		first = !first
+		return first
+	})
+	gone()
+}
+
+// An output is a writer that may block for ever, as a pipe that nobody reads,
+// and that is left when ctx is done.
+type output struct {
+	ctx   context.Context
+	texts chan []byte
+	done  chan error // of each text
+}
+
+func newOutput(ctx context.Context, w io.Writer) *output {
+	o := &output{ctx: ctx, texts: make(chan []byte), done: make(chan error, 1)}
+	go func() { // ends with ctx; a write that never ends, with the process
+		for {
+			select {
+			case text := <-o.texts:
+				_, err := w.Write(text)
+				o.done <- err
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return o
+}
+
+// Write gives errEnd when ctx is done before the text is written.
+func (o *output) Write(text []byte) (int, error) {
+	select {
+	case o.texts <- text:
+	case <-o.ctx.Done():
+		return 0, errEnd
+	}
+	select {
+	case err := <-o.done:
+		if err == nil {
+			return len(text), nil
+		}
+		select {
+		case <-o.ctx.Done(): // the reader is gone, and that ends us
+			return 0, errEnd
+		case <-time.After(lastWait / 4):
+			return 0, err
+		}
+	case <-o.ctx.Done():
+		select {
+		case err := <-o.done: // it was almost written
+			if err == nil {
+				return len(text), nil
+			}
+		case <-time.After(lastWait / 4):
+		}
+		return 0, errEnd
+	}
+}
+
+// How long standard output may take for what was answered, and what is to end.
+const (
+	flushWait = 10 * time.Second
+	lastWait  = 400 * time.Millisecond
 )
 
 // A duplex is a connection over two one-way streams, such as standard input
@@ -51,14 +156,15 @@ func (d *duplex) Read(p []byte) (int, error) {
 }
 
 func (d *duplex) SetReadDeadline(t time.Time) error { return d.in.SetReadDeadline(t) }
-func (d *duplex) RemoteAddr() net.Addr              { return &net.UnixAddr{Name: d.name, Net: d.name} }
+
+func (d *duplex) RemoteAddr() net.Addr { return &net.UnixAddr{Name: d.name, Net: d.name} }
 
 // Close gives what was written a moment to get out.
 func (d *duplex) Close() error {
 	d.Conn.Close()
 	select {
 	case <-d.written:
-	case <-time.After(leaveTime):
+	case <-time.After(lastWait):
 	}
 	return d.in.Close()
 }
@@ -68,7 +174,7 @@ func (d *duplex) flush(ctx context.Context) error {
 	select {
 	case <-d.written:
 		return d.failed
-	case <-time.After(stuckTime):
+	case <-time.After(flushWait):
 		return os.ErrDeadlineExceeded
 	case <-ctx.Done():
 		return nil
@@ -103,7 +209,7 @@ func startProcess(command string) (net.Conn, error) {
 	}
 	if err == nil {
 		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, log.Writer()
-		p.cmd.WaitDelay = leaveTime // for whoever keeps its standard error open
+		p.cmd.WaitDelay = lastWait // for whoever keeps its standard error open
 		err = p.cmd.Start()
 	}
 	stdin.Close()
@@ -156,7 +262,7 @@ func (p *process) wait() bool {
 	select {
 	case <-p.ended:
 		return true
-	case <-time.After(leaveTime):
+	case <-time.After(lastWait):
 		return false
 	}
 }

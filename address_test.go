@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+)
+
+func TestAddresses(t *testing.T) {
+	for _, test := range []struct{ operands, want string }{
+		{"", "this machine"},
+		{"web1", "web1:5000"},
+		{"web1 6000", "web1:6000"},
+		{"web1 http", "web1:80"},
+		{"web1:6000", "web1:6000"},
+		{"[::1]:6000", "[::1]:6000"},
+		{"[::1]", "[::1]:5000"},
+		{"::1", "[::1]:5000"},
+		{"::1 6000", "[::1]:6000"},
+		{"fe80::1%eth0", "[fe80::1%eth0]:5000"},
+		{"web1:http", "web1:80"},
+		{"web1 web2", "web1:5000 web2:5000"},
+		{"web1 web2:6000 web3", "web1:5000 web2:6000 web3:5000"},
+		{"web1 6000 web2", "web1:6000 web2:5000"},
+		{"web1 http web2", "web1:5000 http:5000 web2:5000"},
+
+		{"web1 web2 6000", "error"},
+		{"6000", "error"},
+		{"web1 0", "error"},
+		{"web1 99999", "error"},
+		{"web1:99999", "error"},
+		{"web1:", "error"},
+		{":5000", "error"},
+		{"web1:6000 7000", "error"},
+		{"[::1", "error"},
+		{"a:b:c", "error"},
+	} {
+		addrs, err := addresses(new(options), strings.Fields(test.operands))
+		got := strings.Trim(fmt.Sprint(addrs), "[]")
+		if len(addrs) == 1 {
+			got = addrs[0].String() // has brackets of its own
+		}
+		if err != nil {
+			got = "error"
+		}
+		if got != test.want {
+			t.Errorf("dial %q: %s (%v), want %s", test.operands, got, err, test.want)
+		}
+	}
+	for _, test := range []struct{ operands, port, want string }{
+		{"", "", "localhost:5000"},
+		{"6000", "", "localhost:6000"},
+		{"0", "", "localhost:0"},
+		{"0.0.0.0 6000", "", "0.0.0.0:6000"},
+		{":: 6000", "", "[::]:6000"},
+		{"web1", "", "web1:5000"},
+		{"", "6000", "localhost:6000"},
+		{"0.0.0.0", "6000", "0.0.0.0:6000"},
+		{"web1:6000", "", "web1:6000"},
+		{"-", "", "standard input"},
+
+		{"- 6000", "", "error"},
+		{"-", "6000", "error"},
+		{"web1 6000", "6000", "error"},
+		{"6000", "6000", "error"},
+		{"99999", "", "error"},
+		{"", "x", "error"},
+		{"a 1 2", "", "error"},
+	} {
+		addrs, err := addresses(&options{listen: true, port: test.port}, strings.Fields(test.operands))
+		got := ""
+		if len(addrs) == 1 {
+			got = addrs[0].String()
+		}
+		if err != nil {
+			got = "error"
+		}
+		if got != test.want {
+			t.Errorf("listen %q: %s (%v), want %s", test.operands, got, err, test.want)
+		}
+	}
+}
+
+func FuzzAddress(f *testing.F) {
+	for _, s := range []string{"web1", "web1:6000", "[::1]:5000", "::1", "fe80::1%eth0", "[::1]", ":5000", "a:b:c", "", "[", "[a:b]", "::%]"} {
+		f.Add(s, "")
+		f.Add(s, "6000")
+	}
+	f.Fuzz(func(t *testing.T, s, port string) {
+		addr, err := parseAddress("tcp", s, port, 1)
+		if err != nil {
+			return
+		}
+		host, p, err := net.SplitHostPort(addr.String())
+		if err != nil || host != addr.host || p != addr.port {
+			t.Errorf("%q %q became %q, which does not read back: %v", s, port, addr, err)
+		}
+	})
+}
+
+func FuzzAllow(f *testing.F) {
+	for _, s := range []string{"192.0.2.1", "192.0.2.0/24", "::1", "2001:db8::/32", "::ffff:192.0.2.0/120", "10.0.0.1/8", "x", "/", "1.2.3.4,::1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var p, again prefixes
+		if err := p.Set(text); err != nil {
+			return
+		}
+		if err := again.Set(p.String()); err != nil || again.String() != p.String() {
+			t.Errorf("%q gives %s, which reads back as %s, %v", text, &p, &again, err)
+		}
+		for _, prefix := range p {
+			if !p.admit(&net.TCPAddr{IP: prefix.Addr().AsSlice()}) {
+				t.Errorf("%q does not admit %s", text, prefix.Addr())
+			}
+		}
+	})
+}

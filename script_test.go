@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/shirou/gopsutil/v3/cpu"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files of the scripts")
+
+// steady reads counters, from the file that $HOST_PROC names, that move as those
+// of a machine that is always busy to the same percentage. Several processes may
+// have the file at once: it goes by the clock, and is never seen half written.
+func steady(percent float64) func(bool) ([]cpu.TimesStat, error) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	return func(percpu bool) ([]cpu.TimesStat, error) {
+		ticks := time.Since(start).Seconds() * 100
+		counters := fmt.Sprintf(" %f 0 0 %f 0 0 0 0 0 0\n", ticks*percent/100, ticks*(100-percent)/100)
+		stat := filepath.Join(os.Getenv("HOST_PROC"), "stat")
+		if err := replaceFile(stat, "cpu "+counters+"cpu0"+counters+"intr 0\n"); err != nil {
+			return nil, err
+		}
+		return cpu.Times(percpu)
+	}
+}
+
+// replaceFile gives a file a new content at one stroke.
+func replaceFile(name, content string) error {
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteString(content); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := readReadme(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("READY", filepath.Join(env.WorkDir, "ready"))
+			env.Setenv("GORACE", "atexit_sleep_ms=10")
+			env.Setenv("MAN", filepath.Join(here, "cpunc.1"))
+			return nil
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "netns" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return exec.Command("unshare", "-n", "ip", "link", "add", "type", "veth").Run() == nil, nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":      exits,
+			"waitlisten": waitListen,
+			"query":      query,
+			"waitfile":   waitFile,
+			"gone":       gone,
+			"recipe":     func(ts *testscript.TestScript, neg bool, args []string) { writeRecipe(ts, readme, args[0]) },
+			"freeport":   freePort,
+			"waitport":   waitPort,
+			"terminate":  terminate,
+			"serve":      serveCanned,
+		},
+	})
+}
+
+// exits runs a program that must end with the status that is its first
+// argument, having said why in one line.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	status := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		failed, ok := err.(*exec.ExitError)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		status = failed.ExitCode()
+	}
+	if want, _ := strconv.Atoi(args[0]); status != want {
+		ts.Fatalf("exit status %d, want %d", status, want)
+	}
+	if why := ts.ReadFile("stderr"); !strings.HasPrefix(why, "cpunc: ") || strings.Index(why, "\n") != len(why)-1 {
+		ts.Fatalf("said %q, want one line of cpunc", why)
+	}
+}
+
+// eventually waits until done, which must come about soon.
+func eventually(ts *testscript.TestScript, what string, done func() bool) {
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s: waited in vain", what)
+		}
+	}
+}
+
+// waitListen waits until the cpunc in the background listens, and sets $HOST,
+// $PORT and $PID.
+func waitListen(ts *testscript.TestScript, neg bool, args []string) {
+	ready := ts.Getenv("READY")
+	var content []byte
+	eventually(ts, "a listener", func() bool {
+		var err error
+		content, err = os.ReadFile(ready)
+		return err == nil
+	})
+	ts.Check(os.Remove(ready))
+	addr, pid, _ := strings.Cut(string(content), " ")
+	host, port, _ := net.SplitHostPort(addr) // a Unix socket has neither
+	ts.Setenv("HOST", host)
+	ts.Setenv("PORT", port)
+	ts.Setenv("PID", pid)
+}
+
+// freePort sets $PORT to one that nobody listens on now, for programs that
+// can't take a free one themselves.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	ts.Setenv("PORT", port)
+}
+
+// waitPort waits until somebody listens on $PORT.
+func waitPort(ts *testscript.TestScript, neg bool, args []string) {
+	eventually(ts, "port "+ts.Getenv("PORT"), func() bool {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+ts.Getenv("PORT"))
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// query waits until the Prometheus at $PORT answers a query with one value.
+func query(ts *testscript.TestScript, neg bool, args []string) {
+	var got string
+	eventually(ts, "query "+args[0], func() bool {
+		resp, err := http.Get("http://127.0.0.1:" + ts.Getenv("PORT") + "/api/v1/query?query=" + url.QueryEscape(args[0]))
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		got = string(body)
+		return strings.Contains(got, `,"`+args[1]+`"]`)
+	})
+}
+
+// waitFile waits until a line is in the file: any, or the one that is its
+// second argument.
+func waitFile(ts *testscript.TestScript, neg bool, args []string) {
+	line := "\n"
+	if len(args) > 1 {
+		line = args[1] + line
+	}
+	eventually(ts, args[0], func() bool {
+		content, _ := os.ReadFile(ts.MkAbs(args[0]))
+		return bytes.Contains(content, []byte(line))
+	})
+}
+
+// gone checks that no process has the number that is in a file.
+func gone(ts *testscript.TestScript, neg bool, args []string) {
+	number := strings.TrimSpace(ts.ReadFile(args[0]))
+	pid, err := strconv.Atoi(number)
+	ts.Check(err)
+	process, err := os.FindProcess(pid)
+	ts.Check(err)
+	eventually(ts, "end of "+number, func() bool {
+		stat, _ := os.ReadFile("/proc/" + number + "/stat") // where nobody reaps it, it is a zombie
+		return process.Signal(syscall.Signal(0)) != nil || bytes.Contains(stat, []byte(") Z "))
+	})
+}
+
+// terminate sends SIGTERM, for which kill has no name, to the process whose
+// number is in a file, or else to $PID.
+func terminate(ts *testscript.TestScript, neg bool, args []string) {
+	number := ts.Getenv("PID")
+	if len(args) > 0 {
+		number = strings.TrimSpace(ts.ReadFile(args[0]))
+	}
+	pid, err := strconv.Atoi(number)
+	ts.Check(err)
+	process, err := os.FindProcess(pid)
+	ts.Check(err)
+	ts.Check(process.Signal(syscall.SIGTERM))
+}
+
+// serveCanned listens until the script ends, sets $HOST and $PORT, and answers
+// whatever a client sends with its one argument, as Go quotes it; with none it
+// is silent, and with "hangup" it closes.
+func serveCanned(ts *testscript.TestScript, neg bool, args []string) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { ln.Close() })
+	host, port, _ := net.SplitHostPort(ln.Addr().String())
+	ts.Setenv("HOST", host)
+	ts.Setenv("PORT", port)
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				buf := make([]byte, 1024)
+				for {
+					if _, err := conn.Read(buf); err != nil || args[0] == "hangup" {
+						return
+					}
+					times := 1
+					reply := []byte(strings.ReplaceAll(args[0], `\n`, "\n"))
+					if args[0] == "endless" {
+						times = 1 << 30
+						reply = bytes.Repeat(reply, 1<<15) // a pause in between could be taken for an end
+					}
+					for ; times > 0; times-- {
+						if _, err := conn.Write(reply); err != nil {
+							return
+						}
+					}
+				}
+			}()
+		}
+	}()
+}
+
+// readReadme gives the recipes of the README by name, with nothing for those
+// that can't be run.
+func readReadme(t *testing.T) map[string]string {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipes := map[string]string{}
+	blocks := regexp.MustCompile("(?ms)^(?:<!-- (.*?) -->\n)?```(sh|ini|yaml)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1)
+	for _, block := range blocks {
+		comment, code := block[1], block[3]
+		if strings.HasPrefix(comment, "not run: ") {
+			continue
+		}
+		kind, name, ok := strings.Cut(comment, ": ")
+		if name, _, _ = strings.Cut(name, ";"); !ok || kind != "recipe" && kind != "unit" {
+			t.Errorf("a recipe that is neither named nor excused:\n%s", code)
+			continue
+		}
+		if kind == "recipe" {
+			name += ".sh"
+		}
+		recipes[name] = code
+	}
+	var script []byte
+	for _, file := range []string{"testdata/recipes.txtar", "testdata/http.txtar"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script = append(script, text...)
+	}
+	for name := range recipes {
+		if !bytes.Contains(script, []byte("recipe "+strings.TrimSuffix(name, ".sh")+"\n")) {
+			t.Errorf("no script tries %s", name)
+		}
+	}
+	return recipes
+}
+
+// writeRecipe writes a recipe of the README to a file: NAME.sh, or a unit.
+func writeRecipe(ts *testscript.TestScript, recipes map[string]string, name string) {
+	code, ok := recipes[name]
+	if !ok {
+		name += ".sh"
+		if code, ok = recipes[name]; !ok {
+			ts.Fatalf("the README has no recipe %s", name)
+		}
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(name), []byte(code), 0o666))
+}

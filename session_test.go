@@ -1,0 +1,467 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"github.com/shirou/gopsutil/v3/cpu"
+	"github.com/shirou/gopsutil/v3/load"
+)
+
+// still is a sampler over counters that never move: every answer is known,
+// whenever it is asked for.
+var still = sync.OnceValue(func() *sampler {
+	const ageless = 1000 * time.Hour
+	smp := &sampler{
+		times: func(percpu bool) ([]cpu.TimesStat, error) {
+			if percpu {
+				return []cpu.TimesStat{{CPU: "cpu0"}, {CPU: "cpu1"}}, nil
+			}
+			return []cpu.TimesStat{{CPU: "cpu-total"}}, nil
+		},
+		avg:   func() (*load.AvgStat, error) { return &load.AvgStat{Load1: 3, Load5: 2, Load15: 1}, nil },
+		every: ageless,
+	}
+	smp.remember()
+	time.Sleep(minWindow)      // a first answer waits for it otherwise
+	for src := range sources { // and none of these is ever too old
+		now := *smp.now(src)
+		now.at = now.at.Add(ageless)
+		smp.newest[src].Store(&now)
+	}
+	return smp
+})
+
+// What still answers.
+const (
+	stillCPU   = "0.0\n"
+	stillCores = "0.0 0.0\n"
+	stillModes = "0.0 0.0 0.0 0.0 0.0 0.0 0.0 100.0\n"
+	stillLoad  = "3.00 2.00 1.00\n"
+)
+
+// A tape is a connection whose input is known, one chunk a read.
+type tape struct {
+	net.Conn
+	chunks [][]byte
+	writes []string
+}
+
+func (c *tape) Read(p []byte) (int, error) {
+	if len(c.chunks) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, c.chunks[0])
+	if c.chunks[0] = c.chunks[0][n:]; len(c.chunks[0]) == 0 {
+		c.chunks = c.chunks[1:]
+	}
+	return n, nil
+}
+
+func (c *tape) Write(p []byte) (int, error) {
+	c.writes = append(c.writes, string(p))
+	return len(p), nil
+}
+
+func (c *tape) Close() error { return nil }
+
+func (c *tape) SetReadDeadline(time.Time) error { return nil }
+
+func (c *tape) SetWriteDeadline(time.Time) error { return nil }
+
+// play gives what a session writes to a client that sends the chunks.
+func play(smp *sampler, chunks ...[]byte) []string {
+	chunks = append([][]byte(nil), chunks...)
+	conn := &tape{chunks: chunks}
+	(&session{sampler: smp}).serve(context.Background(), conn)
+	return conn.writes
+}
+
+func TestWire(t *testing.T) {
+	unknown := func(quoted string) string {
+		return "error: unknown word " + quoted + " (there are cpu, cores, modes, load, bye)\n"
+	}
+	long := strings.Repeat("x", maxToken)
+	for _, test := range []struct{ in, want string }{
+		{"", ""},
+		{"cpu", stillCPU},
+		{"cpu\n", stillCPU},
+		{"cpu\r\n", stillCPU},
+		{" \t\r\n\n cpu \n", stillCPU},
+		{"cpucpu", stillCPU + stillCPU},
+		{"cores modes\tload", stillCores + stillModes + stillLoad},
+		{strings.Repeat(" ", 1000) + "cpu", stillCPU},
+
+		{"bye", ""},
+		{"byecpu", ""},
+		{"cpu bye cpu", stillCPU},
+		{"cpubyefoo", stillCPU},
+
+		{"foo", unknown(`"foo"`)},
+		{"foo\ncpu", unknown(`"foo"`) + stillCPU},
+		{"foo cpu load\ncpu", unknown(`"foo"`) + stillCPU},
+		{"cpufoo cpu\r\nload", stillCPU + unknown(`"foo"`) + stillLoad},
+		{"cp\nu", unknown(`"cp"`) + unknown(`"u"`)},
+		{"cp", unknown(`"cp"`)},
+		{"CPU\n", unknown(`"CPU"`)},
+		{"xcpu\n", unknown(`"xcpu"`)},
+		{"\xff\x1b[2J\"\n", unknown(`"\xff\x1b[2J\""`)},
+		{"\x00", unknown(`"\x00"`)},
+
+		{long[1:] + "\ncpu", unknown(`"`+long[1:]+`"`) + stillCPU},
+		{long + "\ncpu", unknown(`"` + long + `"`)},
+		{long + long, unknown(`"` + long + `"`)},
+		{long[1:] + " cpu", unknown(`"` + long[1:] + `"`)},
+		{"foo " + long[5:] + "\ncpu", unknown(`"foo"`) + stillCPU},
+		{"foo " + long[4:] + "\ncpu", unknown(`"foo"`)},
+		{"cpu" + long + "cpu", stillCPU + unknown(`"`+long+`"`)},
+	} {
+		if got := strings.Join(play(still(), []byte(test.in)), ""); got != test.want {
+			t.Errorf("%q: %q, want %q", test.in, got, test.want)
+		}
+	}
+}
+
+// How the input is cut changes nothing.
+func FuzzCuts(f *testing.F) {
+	f.Add([]byte("cpu\r\ncores modesload foo bar\nbye"), []byte{1, 2, 3})
+	f.Add([]byte("cpucpu cp u\n\n\xff"), []byte{1})
+	f.Add(bytes.Repeat([]byte("cores "), 200), []byte{5, 7})
+	f.Add(bytes.Repeat([]byte("y"), 100), []byte{63, 1})
+	f.Fuzz(func(t *testing.T, in, cuts []byte) {
+		want := strings.Join(play(still(), in), "")
+		var chunks [][]byte
+		rest := in
+		for i := 0; len(rest) > 0; i++ {
+			n := 1
+			if len(cuts) > 0 {
+				n = min(1+int(cuts[i%len(cuts)]), len(rest))
+			}
+			chunks = append(chunks, rest[:n])
+			rest = rest[n:]
+		}
+		if got := strings.Join(play(still(), chunks...), ""); got != want {
+			t.Errorf("%q cut by %v: %q, want %q", in, cuts, got, want)
+		}
+		for line := range strings.Lines(want) {
+			switch line {
+			case stillCPU, stillCores, stillModes, stillLoad:
+			default:
+				if !strings.HasPrefix(line, "error: unknown word ") || !strings.HasSuffix(line, "\n") {
+					t.Errorf("%q got the line %q", in, line)
+				}
+			}
+		}
+	})
+}
+
+// The decision between the two tongues depends on the bytes alone.
+func FuzzTongue(f *testing.F) {
+	f.Add([]byte("GET /cpu HTTP/1.1\r\n\r\n"), []byte{1})
+	f.Add([]byte("HEAD / HTTP/1.0\r\n"), []byte{4, 1})
+	f.Add([]byte("GETTING cpu"), []byte{2})
+	f.Add([]byte(" GET / "), []byte{1})
+	f.Add([]byte("cpuGET / "), []byte{3})
+	f.Fuzz(func(t *testing.T, in, cuts []byte) {
+		var chunks [][]byte
+		for i, rest := 0, in; len(rest) > 0; i++ {
+			n := 1
+			if len(cuts) > 0 {
+				n = min(1+int(cuts[i%len(cuts)]), len(rest))
+			}
+			chunks = append(chunks, rest[:n])
+			rest = rest[n:]
+		}
+		conn := &tape{chunks: chunks}
+		s := &session{sampler: still(), web: true}
+		err := s.serve(context.Background(), conn)
+		method, _, ok := bytes.Cut(in, []byte(" "))
+		if want := ok && slices.Contains(methods, string(method)); want != (err == errHTTP) {
+			t.Fatalf("%q cut by %v: %v", in, cuts, err)
+		}
+		if err == errHTTP {
+			if got := append(s.head, bytes.Join(conn.chunks, nil)...); !bytes.Equal(got, in) || len(conn.writes) > 0 {
+				t.Errorf("of %q are left %q, with %q written", in, got, conn.writes)
+			}
+		} else if got, want := strings.Join(conn.writes, ""), strings.Join(play(still(), in), ""); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	})
+}
+
+// What arrives together is answered together.
+func TestOneWrite(t *testing.T) {
+	writes := play(still(), []byte("cpu load cpu\nfoo\nmodes"), []byte("cpu"))
+	if len(writes) != 2 || strings.Count(writes[0], "\n") != 5 || writes[1] != stillCPU {
+		t.Errorf("two reads got the writes %q", writes)
+	}
+	if writes := play(still(), bytes.Repeat([]byte("cpu"), 150)); len(writes) != 1 {
+		t.Errorf("150 words got %d writes", len(writes))
+	}
+}
+
+// A session holds no more than it must, however much is asked at once.
+func TestReplyIsBounded(t *testing.T) {
+	smp := newSampler()
+	smp.times = func(bool) ([]cpu.TimesStat, error) { return make([]cpu.TimesStat, 1000), nil }
+	smp.remember()
+	time.Sleep(minWindow)
+	conn := &tape{chunks: [][]byte{bytes.Repeat([]byte("cores"), 100)}}
+	s := &session{sampler: smp}
+	s.serve(context.Background(), conn)
+	for _, text := range conn.writes {
+		if len(text) > maxReply+4000 {
+			t.Errorf("a write of %d bytes", len(text))
+		}
+	}
+	if cap(s.reply) > 1<<10 {
+		t.Errorf("%d bytes kept after the answer", cap(s.reply))
+	}
+}
+
+// An answer repeated within 100 ms costs no allocation.
+func TestHotPathAllocates(t *testing.T) {
+	smp := still()
+	s := &session{sampler: smp}
+	conn := &counter{}
+	ask := func() {
+		for _, b := range []byte("cpu\n") {
+			s.take(b)
+		}
+		s.flush(context.Background(), conn)
+	}
+	ask()
+	if n := testing.AllocsPerRun(1000, ask); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if conn.bytes == 0 {
+		t.Error("nothing was answered")
+	}
+}
+
+type counter struct {
+	tape
+	bytes int
+}
+
+func (c *counter) Write(p []byte) (int, error) { c.bytes += len(p); return len(p), nil }
+
+// dialed gives both ends of a TCP connection.
+func dialed(t testing.TB) (client, server *net.TCPConn) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); s.Close() })
+	return c.(*net.TCPConn), s.(*net.TCPConn)
+}
+
+// A client that closes its sending side still gets everything it asked for.
+func TestHalfClose(t *testing.T) {
+	client, server := dialed(t)
+	client.Write([]byte("cpu load cp"))
+	client.CloseWrite()
+	if err := (&session{sampler: still()}).serve(t.Context(), server); err != nil {
+		t.Error(err)
+	}
+	got, err := io.ReadAll(client)
+	if want := stillCPU + stillLoad + "error: unknown word \"cp\""; err != nil || !strings.HasPrefix(string(got), want) {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+}
+
+// The error line arrives although the client's rubbish went unread.
+func TestErrorLineArrives(t *testing.T) {
+	client, server := dialed(t)
+	go (&session{sampler: still()}).serve(t.Context(), server)
+	client.Write(bytes.Repeat([]byte("y"), 10000))
+	got, err := io.ReadAll(client)
+	if err != nil || !strings.HasPrefix(string(got), "error: unknown word \"yyy") {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A client that reads nothing is cut off after 10 s.
+func TestStuckClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(1, quarter)
+		client, server := net.Pipe()
+		defer client.Close()
+		begin := time.Now()
+		go client.Write([]byte("cpu"))
+		err := (&session{sampler: k.sampler()}).serve(t.Context(), server)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begin) != minWindow+stuckTime+time.Second {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+	})
+}
+
+// A client that says nothing is let go after the silence, and not before.
+func TestSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		begin := time.Now()
+		ended := make(chan error)
+		k := newKernel(1, quarter)
+		go func() {
+			ended <- (&session{sampler: k.sampler(), silence: 30 * time.Second}).serve(t.Context(), server)
+		}()
+		for range 5 {
+			time.Sleep(29 * time.Second)
+			client.Write([]byte("c")) // not a word yet, but not silence
+			if n, _ := client.Write([]byte("pu")); n != 2 {
+				t.Fatal("gone too early")
+			}
+			client.Read(make([]byte, 10))
+		}
+		err := <-ended
+		if err == nil || err.Error() != "silent for 30s" {
+			t.Error(err)
+		}
+		if took := time.Since(begin).Round(time.Second); took != 5*29*time.Second+30*time.Second {
+			t.Errorf("gone after %v", took)
+		}
+	})
+}
+
+// The wall clock means nothing to an interval: here it was set by an hour since
+// the last answer. And time that the process did not see, as when it was stopped,
+// belongs to the next answer.
+func TestClocks(t *testing.T) {
+	smp := newSampler()
+	smp.times = func(bool) ([]cpu.TimesStat, error) { return []cpu.TimesStat{{User: 11.25, Idle: 103.75}}, nil }
+	for _, hours := range []int64{-1, 0, 1} {
+		begin := &sample{at: time.Now().Add(-5 * time.Second), cpus: []cpu.TimesStat{{User: 10, Idle: 100}}}
+		before := begin.at
+		// The first word of a Time has the seconds of the wall clock from bit 30 on.
+		*(*int64)(unsafe.Pointer(&begin.at)) -= hours * 3600 << 30
+		if d := before.Round(0).Sub(begin.at.Round(0)); d != time.Duration(hours)*time.Hour || !before.Equal(begin.at) {
+			t.Fatalf("the wall clock was set by %v", d)
+		}
+		s := &session{sampler: smp}
+		s.last[cpuWord].end = begin
+		for _, b := range []byte("cpu") {
+			s.take(b)
+		}
+		if got := string(s.reply); got != "25.0\n" {
+			t.Errorf("set by %d h: %q", hours, got)
+		}
+	}
+}
+
+// A teller is a client in a test.
+type teller struct {
+	t *testing.T
+	net.Conn
+	lines *bufio.Scanner
+}
+
+// connect starts a session on smp that ends with the test.
+func connect(t *testing.T, smp *sampler) *teller {
+	client, server := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		(&session{sampler: smp}).serve(t.Context(), server)
+	}()
+	t.Cleanup(func() { client.Close(); <-done })
+	return &teller{t, client, bufio.NewScanner(client)}
+}
+
+func (c *teller) ask(word string) string {
+	if _, err := c.Write([]byte(word)); err != nil {
+		c.t.Error(err)
+	}
+	if !c.lines.Scan() {
+		c.t.Errorf("no answer to %q: %v", word, c.lines.Err())
+	}
+	return c.lines.Text()
+}
+
+func TestSameLineWithin100ms(t *testing.T) {
+	inBubble(t, 60300*time.Millisecond, func(_, tick int) bool { return tick%17 < tick%5 }, func(t *testing.T, k *kernel, smp *sampler) {
+		c := connect(t, smp)
+		first := c.ask("cpu")
+		begin := time.Now()
+		reads := k.reads()
+		time.Sleep(60 * time.Millisecond)
+		if got := c.ask("cpu"); got != first {
+			t.Errorf("after 60 ms: %s, want %s again", got, first)
+		}
+		if k.reads() != reads {
+			t.Error("the counters were read to say the same")
+		}
+		time.Sleep(40 * time.Millisecond)
+		if got, want := c.ask("cpu"), k.percent(begin, time.Now()); got != want {
+			t.Errorf("after 100 ms: %s, want %s", got, want)
+		}
+	})
+}
+
+// Another word, and another session, have intervals of their own.
+func TestIntervalIsTheWordsOwn(t *testing.T) {
+	inBubble(t, time.Minute, func(_, tick int) bool { return tick%7 < tick%3 }, func(t *testing.T, k *kernel, smp *sampler) {
+		c, other := connect(t, smp), connect(t, smp)
+		c.ask("cpu")
+		begin := time.Now()
+		time.Sleep(350 * time.Millisecond)
+		c.ask("modes")
+		other.ask("cpu")
+		time.Sleep(350 * time.Millisecond)
+		other.ask("cpu")
+		if got, want := c.ask("cpu"), k.percent(begin, time.Now()); got != want {
+			t.Errorf("cpu %s, want the %s since its own last answer", got, want)
+		}
+	})
+}
+
+// 50 clients poll at intervals of their own; each gets exactly its numbers.
+func TestManyClients(t *testing.T) {
+	busyTick := func(_, tick int) bool { return tick*tick%23 < 9 || tick/37%3 == 0 }
+	const step = 2 * tick // two ask at once, or further apart than a sample is good for
+	inBubble(t, 4*time.Second, busyTick, func(t *testing.T, k *kernel, smp *sampler) {
+		var clients sync.WaitGroup
+		for i := range 50 {
+			clients.Go(func() {
+				phase := time.Duration(i) * 3 * step
+				interval := time.Duration(5+i) * step
+				time.Sleep(phase)
+				synctest.Wait()
+				age := time.Since(k.boot.Add(time.Minute)) - firstWindow
+				last := time.Now().Add(-firstWindow - age%smp.every) // of the history
+				c := connect(t, smp)
+				for n := range 30 {
+					got := c.ask("cpu")
+					now := time.Now()
+					if want := k.percent(last, now); got != want {
+						t.Errorf("client %d, poll %d: %s, want %s", i, n, got, want)
+					}
+					last = now
+					time.Sleep(interval)
+				}
+			})
+		}
+		clients.Wait()
+	})
+}
