@@ -180,7 +180,7 @@ func lockstep(b *testing.B, all []*asker, n int) {
 // other.
 func BenchmarkCrowd(b *testing.B) {
 	const turn = 2 * time.Second
-	if err := room(len(servers)*(*crowd) + 200); err != nil {
+	if err := checkDescriptors(len(servers)*(*crowd) + 200); err != nil {
 		b.Skipf("%d connections to each server: %v", *crowd, err)
 	}
 	for b.Loop() {
@@ -273,9 +273,7 @@ func BenchmarkAnswer(b *testing.B) {
 			s := &session{sampler: still()}
 			conn := &counter{}
 			for b.Loop() {
-				for _, c := range []byte("cpu") {
-					s.take(c)
-				}
+				s.take(context.Background(), conn, []byte("cpu"))
 				if end := *s.last[cpuWord].end; age > 0 {
 					end.at = end.at.Add(-age)
 					s.last[cpuWord].end = &end
@@ -297,8 +295,8 @@ func BenchmarkPhase(b *testing.B) {
 		var sent, ticks []time.Time
 		p := &poller{
 			words: []word{cpuWord}, interval: interval, count: 30, wait: 10 * time.Second,
-			open: func(ctx context.Context, a address) (net.Conn, error) {
-				conn, err := a.open(ctx, 10*time.Second, false)
+			dial: func(ctx context.Context, a address) (net.Conn, error) {
+				conn, err := dialer{wait: 10 * time.Second}.dial(ctx, a)
 				return &stamped{Conn: conn, stamp: func() {
 					mu.Lock()
 					defer mu.Unlock()

@@ -2,20 +2,16 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"log"
 	"math"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,7 +65,7 @@ func expect(t *testing.T, got []string, want ...string) {
 
 func TestTicksKeepTheirPhase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lines, err := polled(t, &poller{interval: time.Second, count: 5, open: scripted(t, func(n int, request string, conn net.Conn) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 5, dial: scripted(t, func(n int, request string, conn net.Conn) {
 			time.Sleep([]time.Duration{30, 70, 20, 2300, 0, 0}[n] * time.Millisecond) // the last for bye
 			fmt.Fprintf(conn, "%d.0\n", n)
 		})})
@@ -84,16 +80,16 @@ func TestTicksKeepTheirPhase(t *testing.T) {
 // After a pause the ticks go on in their phase, and none is made up for.
 func TestPauseIsAGap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		breaks := make(chan func() bool)
+		rests := make(pauses, 1)
 		go func() {
 			for _, pause := range []time.Duration{3 * time.Second, 700 * time.Millisecond} {
 				time.Sleep(1250 * time.Millisecond)
-				over := make(chan struct{})
-				breaks <- func() bool { defer close(over); time.Sleep(pause); return true }
-				<-over
+				resume := rests.begin()
+				time.Sleep(pause)
+				resume()
 			}
 		}()
-		lines, err := polled(t, &poller{interval: time.Second, count: 6, breaks: breaks, open: scripted(t, func(n int, _ string, conn net.Conn) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 6, pauses: rests, dial: scripted(t, func(n int, _ string, conn net.Conn) {
 			fmt.Fprintf(conn, "%d.0\n", n)
 		})})
 		if err != nil {
@@ -106,7 +102,7 @@ func TestPauseIsAGap(t *testing.T) {
 
 func TestNoPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lines, err := polled(t, &poller{count: 3, open: scripted(t, func(n int, _ string, conn net.Conn) {
+		lines, err := polled(t, &poller{count: 3, dial: scripted(t, func(n int, _ string, conn net.Conn) {
 			time.Sleep(50 * time.Millisecond)
 			fmt.Fprintf(conn, "%d.0\n", n)
 		})})
@@ -160,7 +156,7 @@ func TestServersMisbehave(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				lines, err := polled(t, &poller{interval: time.Minute, count: 1, open: scripted(t, func(_ int, _ string, conn net.Conn) {
+				lines, err := polled(t, &poller{interval: time.Minute, count: 1, dial: scripted(t, func(_ int, _ string, conn net.Conn) {
 					test.answer(conn)
 				})})
 				got := ""
@@ -184,7 +180,7 @@ func TestServersMisbehave(t *testing.T) {
 // after all is not an answer.
 func TestBareAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lines, err := polled(t, &poller{interval: time.Second, count: 3, open: scripted(t, func(n int, _ string, conn net.Conn) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 3, dial: scripted(t, func(n int, _ string, conn net.Conn) {
 			fmt.Fprintf(conn, "%d.5", n)
 			time.Sleep(500 * time.Millisecond)
 			go io.WriteString(conn, "\r\n") // is read with the next answer
@@ -204,7 +200,7 @@ func TestAnswersInPieces(t *testing.T) {
 		coresWord: {"0.00 0.30 12.5 1.0", "1.00 1.30 12.5 1.0", "2.00 2.30 12.5 1.0"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			lines, err := polled(t, &poller{interval: time.Second, count: 3, words: []word{w}, open: scripted(t, func(n int, _ string, conn net.Conn) {
+			lines, err := polled(t, &poller{interval: time.Second, count: 3, words: []word{w}, dial: scripted(t, func(n int, _ string, conn net.Conn) {
 				answer := "12.5\n"
 				if w == coresWord {
 					answer = "12.5 1.0\n"
@@ -227,7 +223,7 @@ func TestAnswersInPieces(t *testing.T) {
 // Answers that nobody asked for are not taken for the next one.
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lines, err := polled(t, &poller{interval: time.Second, count: 3, open: scripted(t, func(n int, _ string, conn net.Conn) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 3, dial: scripted(t, func(n int, _ string, conn net.Conn) {
 			io.WriteString(conn, "1.0\n2.0\n3.0\n")
 		})})
 		expect(t, lines, "0.00 0.00 1.0")
@@ -250,7 +246,7 @@ func TestBye(t *testing.T) {
 				interval: time.Second,
 				wait:     10 * time.Second,
 				emit:     func(line) error { return nil },
-				open: scripted(t, func(n int, request string, conn net.Conn) {
+				dial: scripted(t, func(n int, request string, conn net.Conn) {
 					requests = append(requests, request)
 					if n == 0 {
 						io.WriteString(conn, "1.0\n1.00 2.00 3.00\n")
@@ -278,7 +274,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for w := range word(readings) {
-			columns, err := parseAnswer(w, text)
+			columns, err := parseReply(w, text)
 			if err != nil {
 				if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
 					t.Errorf("%q goes unquoted into %q", text, err)
@@ -330,7 +326,7 @@ func pollHosts(t *testing.T, p *poller, scripts ...script) ([]string, error) {
 		open[name] = scripted(t, s)
 		p.hosts = append(p.hosts, &host{address: address{"tcp", name, "5000"}})
 	}
-	p.open = func(ctx context.Context, a address) (net.Conn, error) { return open[a.host](ctx, a) }
+	p.dial = func(ctx context.Context, a address) (net.Conn, error) { return open[a.host](ctx, a) }
 	return polled(t, p)
 }
 
@@ -372,7 +368,7 @@ func TestFirstTickOfSeveral(t *testing.T) {
 			quick, slow := scripted(t, after(0)), scripted(t, after(2500*time.Millisecond))
 			p := &poller{interval: time.Second, count: 1}
 			p.hosts = []*host{{address: address{"tcp", "a", "5000"}}, {address: address{network, "b", "5000"}}}
-			p.open = func(ctx context.Context, a address) (net.Conn, error) {
+			p.dial = func(ctx context.Context, a address) (net.Conn, error) {
 				if a.host == "a" {
 					return quick(ctx, a)
 				}
@@ -457,13 +453,12 @@ func (w *network) cut() {
 // The listener is killed for ten seconds of a minute: sixty lines, on phase,
 // and a gap that ends with the first tick after it was reached again.
 func TestKeep(t *testing.T) {
-	log.SetOutput(io.Discard)
-	defer log.SetOutput(os.Stderr)
+	listenIn(t)
 	for range 100 { // the pauses vary
 		synctest.Test(t, func(t *testing.T) {
 			w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return at > 20*time.Second && at < 30*time.Second }}
 			time.AfterFunc(20500*time.Millisecond, w.cut)
-			lines, err := polled(t, &poller{interval: time.Second, count: 60, keep: true, open: w.open})
+			lines, err := polled(t, &poller{interval: time.Second, count: 60, keep: true, dial: w.open})
 			if err != nil || len(lines) != 60 {
 				t.Fatalf("%d lines, %v", len(lines), err)
 			}
@@ -488,24 +483,22 @@ func TestKeep(t *testing.T) {
 // A connection that was closed while nobody asked costs no reading, if there is
 // another; one that is closed at once is dialed with pauses like any.
 func TestClosedBetweenTicks(t *testing.T) {
-	var messages bytes.Buffer
-	log.SetOutput(&messages)
-	defer log.SetOutput(os.Stderr)
+	messages := listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := &network{t: t, start: time.Now(), down: func(time.Duration) bool { return false }}
 		time.AfterFunc(1500*time.Millisecond, w.cut)
-		lines, err := polled(t, &poller{interval: time.Second, count: 4, keep: true, open: w.open})
+		lines, err := polled(t, &poller{interval: time.Second, count: 4, keep: true, dial: w.open})
 		if err != nil {
 			t.Error(err)
 		}
 		expect(t, lines, "0.00 0.00 0.0", "1.00 1.00 1.0", "2.00 2.00 2.0", "3.00 3.00 3.0")
-		if messages.Len() > 0 {
-			t.Errorf("said %q", &messages)
+		if messages() != "" {
+			t.Errorf("said %q", messages())
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
 		attempts := 0
-		lines, err := polled(t, &poller{interval: time.Second, count: 120, keep: true, open: func(context.Context, address) (net.Conn, error) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 120, keep: true, dial: func(context.Context, address) (net.Conn, error) {
 			attempts++
 			client, server := net.Pipe()
 			server.Close()
@@ -519,12 +512,10 @@ func TestClosedBetweenTicks(t *testing.T) {
 
 // Pauses between attempts double from half a second to half a minute, jittered.
 func TestRedialPauses(t *testing.T) {
-	var messages bytes.Buffer
-	log.SetOutput(&messages)
-	defer log.SetOutput(os.Stderr)
+	messages := listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return at < time.Hour }}
-		lines, err := polled(t, &poller{interval: 10 * time.Second, count: 370, keep: true, open: w.open})
+		lines, err := polled(t, &poller{interval: 10 * time.Second, count: 370, keep: true, dial: w.open})
 		if err != nil {
 			t.Error(err)
 		}
@@ -542,8 +533,8 @@ func TestRedialPauses(t *testing.T) {
 			t.Errorf("%d attempts in an hour", n)
 		}
 	})
-	if n := strings.Count(messages.String(), "\n"); n != 2 || !strings.Contains(messages.String(), "alpha:5000: connection refused; dialing again\n") || !strings.Contains(messages.String(), "alpha:5000: back after 1h") {
-		t.Errorf("messages, one for the loss and one for the return:\n%s", &messages)
+	if n := strings.Count(messages(), "\n"); n != 2 || !strings.Contains(messages(), "alpha:5000: connection refused; dialing again\n") || !strings.Contains(messages(), "alpha:5000: back after 1h") {
+		t.Errorf("messages, one for the loss and one for the return:\n%s", messages())
 	}
 }
 
@@ -558,7 +549,7 @@ func TestNoConnectionInTime(t *testing.T) {
 	addr := address{"tcp", host, port}
 	for n := range 300 {
 		wait := time.Duration(n) * time.Microsecond
-		conn, err := addr.open(t.Context(), wait, false)
+		conn, err := dialer{wait: wait}.dial(t.Context(), addr)
 		if err == nil {
 			conn.Close()
 		} else if want := fmt.Sprintf("dial %s: no connection within %v", addr, wait); err.Error() != want {
@@ -569,8 +560,7 @@ func TestNoConnectionInTime(t *testing.T) {
 
 // A host that hangs is lost after the wait, and then dialed again.
 func TestHangingHost(t *testing.T) {
-	log.SetOutput(io.Discard)
-	defer log.SetOutput(os.Stderr)
+	listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
 		lines, err := pollHosts(t, &poller{interval: time.Second, count: 15, keep: true}, after(0), func(n int, request string, conn net.Conn) {
 			if request == "bye" {
@@ -603,11 +593,10 @@ func TestHangingHost(t *testing.T) {
 
 // With no pause between polls, a gap still takes its time.
 func TestKeepWithoutPause(t *testing.T) {
-	log.SetOutput(io.Discard)
-	defer log.SetOutput(os.Stderr)
+	listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return true }}
-		lines, err := polled(t, &poller{count: 5, keep: true, open: w.open})
+		lines, err := polled(t, &poller{count: 5, keep: true, dial: w.open})
 		if err != nil {
 			t.Error(err)
 		}
@@ -625,7 +614,7 @@ func TestInput(t *testing.T) {
 			}
 			w.Close()
 		}()
-		lines, err := polled(t, &poller{input: readInput(r), open: scripted(t, after(3*time.Second))})
+		lines, err := polled(t, &poller{input: &lineReader{bufio.NewScanner(r), "standard input"}, dial: scripted(t, after(3*time.Second))})
 		if err != nil {
 			t.Error(err)
 		}
@@ -635,17 +624,6 @@ func TestInput(t *testing.T) {
 	})
 }
 
-// What fails once polling is to end, since bye was said, is no failure.
-func TestEndIsNoFailure(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	p := &poller{results: make(chan result, 1)}
-	p.results <- result{host: new(host), err: syscall.ECONNRESET}
-	if _, _, err := p.step(ctx, nil, nil); err != errEnd {
-		t.Error(err)
-	}
-}
-
 // Ctrl-C ends a command, too, and perhaps first. That is no failure.
 func TestCommandEndsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -653,7 +631,7 @@ func TestCommandEndsFirst(t *testing.T) {
 		p := &poller{
 			hosts: []*host{{address: address{network: command, host: "ssh web1"}}}, words: []word{cpuWord},
 			interval: time.Second, wait: 10 * time.Second, emit: func(line) error { return nil },
-			open: scripted(t, func(n int, _ string, conn net.Conn) {
+			dial: scripted(t, func(n int, _ string, conn net.Conn) {
 				if n == 3 {
 					conn.Close()
 					time.AfterFunc(byeTime/2, cancel)

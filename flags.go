@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 
@@ -37,7 +34,7 @@ type options struct {
 	port, socket            string
 	commands                cli.StringSlice
 	interval, wait          seconds
-	silence                 time.Duration // how long a client may be, when listening; 0: for ever
+	idle                    time.Duration // how long a client may send nothing, when listening; 0: forever
 	count, maxConns         positive
 	allow                   prefixes
 	read                    wordList
@@ -75,99 +72,73 @@ func newApp(opt *options) *cli.App {
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // main alone exits
 		Flags: []cli.Flag{
-			&cli.GenericFlag{Name: "interval", Aliases: []string{"i"}, Value: &opt.interval, Category: dialing,
-				Usage: "`SECONDS` between polls, or 500ms, 1m; 0: no pause (1)"},
-			&cli.GenericFlag{Name: "count", Aliases: []string{"c"}, Value: &opt.count, Category: dialing,
-				Usage: "stop after `N` lines"},
-			&cli.GenericFlag{Name: "read", Aliases: []string{"r"}, Value: &opt.read, Category: dialing,
-				Usage: "ask for `WORDS`: cpu,cores,modes,load (cpu); -: as standard input says"},
-			&cli.BoolFlag{Name: "time", Aliases: []string{"t"}, Destination: &opt.time, Category: dialing,
-				Usage: "put the UTC time in front"},
-			&cli.BoolFlag{Name: "header", Aliases: []string{"H"}, Destination: &opt.header, Category: dialing,
-				Usage: "first name the columns, behind a #"},
-			&cli.BoolFlag{Name: "graph", Aliases: []string{"g"}, Destination: &opt.graph, Category: dialing,
-				Usage: "draw a live chart on the terminal"},
-			&cli.GenericFlag{Name: "window", Value: &opt.window, Category: dialing,
-				Usage: "`SECONDS` on the chart's time axis (60)"},
-			&cli.StringSliceFlag{Name: "exec", Aliases: []string{"e"}, Destination: &opt.commands, Category: dialing,
-				Usage: "dial the standard input and output of `COMMAND`; again for more"},
-			&cli.BoolFlag{Name: "ask", Destination: &opt.ask, Category: dialing,
-				Usage: "on Ctrl-C ask whether to continue"},
+			&cli.GenericFlag{Name: "interval", Aliases: []string{"i"}, Value: &opt.interval, Category: dialing},
+			&cli.GenericFlag{Name: "count", Aliases: []string{"c"}, Value: &opt.count, Category: dialing},
+			&cli.GenericFlag{Name: "read", Aliases: []string{"r"}, Value: &opt.read, Category: dialing},
+			&cli.BoolFlag{Name: "time", Aliases: []string{"t"}, Destination: &opt.time, Category: dialing},
+			&cli.BoolFlag{Name: "header", Aliases: []string{"H"}, Destination: &opt.header, Category: dialing},
+			&cli.BoolFlag{Name: "graph", Aliases: []string{"g"}, Destination: &opt.graph, Category: dialing},
+			&cli.GenericFlag{Name: "window", Value: &opt.window, Category: dialing},
+			&cli.StringSliceFlag{Name: "exec", Aliases: []string{"e"}, Destination: &opt.commands, Category: dialing},
+			&cli.BoolFlag{Name: "ask", Destination: &opt.ask, Category: dialing},
 
-			&cli.BoolFlag{Name: "listen", Aliases: []string{"l"}, Destination: &opt.listen, Category: listening,
-				Usage: "serve this machine's readings"},
-			&cli.StringFlag{Name: "port", Aliases: []string{"p"}, Destination: &opt.port, Category: listening,
-				Usage: "listen on `PORT` (5000)"},
-			&cli.BoolFlag{Name: "once", Aliases: []string{"1"}, Destination: &opt.once, Category: listening,
-				Usage: "serve one connection, then exit"},
-			&cli.GenericFlag{Name: "max-conns", Aliases: []string{"m"}, Value: &opt.maxConns, Category: listening,
-				Usage: "serve at most `N` connections at once (10000)"},
-			&cli.GenericFlag{Name: "allow", Aliases: []string{"a"}, Value: &opt.allow, Category: listening,
-				Usage: "serve the address or `PREFIX` alone; again for more"},
+			&cli.BoolFlag{Name: "listen", Aliases: []string{"l"}, Destination: &opt.listen, Category: listening},
+			&cli.StringFlag{Name: "port", Aliases: []string{"p"}, Destination: &opt.port, Category: listening},
+			&cli.BoolFlag{Name: "once", Aliases: []string{"1"}, Destination: &opt.once, Category: listening},
+			&cli.GenericFlag{Name: "max-conns", Aliases: []string{"m"}, Value: &opt.maxConns, Category: listening},
+			&cli.GenericFlag{Name: "allow", Aliases: []string{"a"}, Value: &opt.allow, Category: listening},
 
-			&cli.StringFlag{Name: "unix", Aliases: []string{"U"}, Destination: &opt.socket, Category: either,
-				Usage: "use the Unix socket `PATH`"},
-			&cli.BoolFlag{Name: "keep", Aliases: []string{"k"}, Destination: &opt.keep, Category: either,
-				Usage: "keep going: dial again, print nan meanwhile; -l does anyway"},
-			&cli.GenericFlag{Name: "wait", Aliases: []string{"w"}, Value: &opt.wait, Category: either,
-				Usage: "wait `SECONDS` for a connection or an answer (10), or for a client (ever)"},
-			&cli.BoolFlag{Name: "4", Destination: &opt.ipv4, Category: either,
-				Usage: "IPv4 only"},
-			&cli.BoolFlag{Name: "6", Destination: &opt.ipv6, Category: either,
-				Usage: "IPv6 only"},
-			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Count: &opt.verbose, Category: either,
-				Usage: "say what happens; with -l twice: every request"},
-			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Destination: &opt.help, Category: either,
-				Usage: "print this and exit"},
-			&cli.BoolFlag{Name: "version", Destination: &opt.version, Category: either,
-				Usage: "print the version and exit"},
+			&cli.StringFlag{Name: "unix", Aliases: []string{"U"}, Destination: &opt.socket, Category: either},
+			&cli.BoolFlag{Name: "keep", Aliases: []string{"k"}, Destination: &opt.keep, Category: either},
+			&cli.GenericFlag{Name: "wait", Aliases: []string{"w"}, Value: &opt.wait, Category: either},
+			&cli.BoolFlag{Name: "4", Destination: &opt.ipv4, Category: either},
+			&cli.BoolFlag{Name: "6", Destination: &opt.ipv6, Category: either},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Count: &opt.verbose, Category: either},
+			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Destination: &opt.help, Category: either},
+			&cli.BoolFlag{Name: "version", Destination: &opt.version, Category: either},
 		},
 		// No flag has an action of its own, and to look for one takes the library
 		// a sixth of the time that cpunc needs to start.
 		Before: func(c *cli.Context) error { c.Command.Flags = nil; return nil },
-		Action: func(c *cli.Context) error { return check(c, opt) },
+		Action: func(c *cli.Context) error { return opt.check(c) },
 	}
 }
 
-const synopsis = `cpunc: netcat for CPU readings
+// help is what -h prints.
+const help = `cpunc: netcat for CPU readings
 
 cpunc [flags] [host [port]]         dial: ask every second, print one line an answer
 cpunc [flags] host[:port] ...       dial several: one line a tick, columns side by side
 cpunc -l [flags] [[host] port | -]  listen: answer everyone who connects; -: on stdio
-`
 
-// printHelp writes a page about the flags, a line each.
-func printHelp(w io.Writer, flags []cli.Flag) error {
-	out := bufio.NewWriter(w) // a tabwriter writes cell by cell
-	page := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprint(page, synopsis)
-	for _, category := range []string{dialing, listening, either} {
-		fmt.Fprintf(page, "\n%s:\n", category)
-		for _, f := range flags {
-			if f.(cli.CategorizableFlag).GetCategory() != category {
-				continue
-			}
-			usage := f.(cli.DocGenerationFlag).GetUsage()
-			var value string // is quoted where the usage names it
-			if before, rest, ok := strings.Cut(usage, "`"); ok {
-				name, after, _ := strings.Cut(rest, "`")
-				value, usage = " "+name, before+name+after
-			}
-			names := slices.Clone(f.Names())
-			slices.Reverse(names)
-			indent := "  "
-			if len(names) == 1 && len(names[0]) > 1 {
-				indent = "      " // where others have a letter
-			}
-			for i, name := range names {
-				names[i] = dashed(name)
-			}
-			fmt.Fprintf(page, "%s%s%s\t%s\n", indent, strings.Join(names, ", "), value, usage)
-		}
-	}
-	page.Flush()
-	return stdoutError(out.Flush())
-}
+Dialing:
+  -i, --interval SECONDS  SECONDS between polls, or 500ms, 1m; 0: no pause (1)
+  -c, --count N           stop after N lines
+  -r, --read WORDS        ask for WORDS: cpu,cores,modes,load (cpu); -: as standard input says
+  -t, --time              put the UTC time in front
+  -H, --header            first name the columns, behind a #
+  -g, --graph             draw a live chart on the terminal
+      --window SECONDS    SECONDS on the chart's time axis (60)
+  -e, --exec COMMAND      dial the standard input and output of COMMAND; again for more
+      --ask               on Ctrl-C ask whether to continue
+
+Listening:
+  -l, --listen        serve this machine's readings
+  -p, --port PORT     listen on PORT (5000)
+  -1, --once          serve one connection, then exit
+  -m, --max-conns N   serve at most N connections at once (10000)
+  -a, --allow PREFIX  serve the address or PREFIX alone; again for more
+
+Both:
+  -U, --unix PATH     use the Unix socket PATH
+  -k, --keep          keep going: dial again, print nan meanwhile; -l does anyway
+  -w, --wait SECONDS  wait SECONDS for a connection or an answer (10), or for a client (ever)
+  -4                  IPv4 only
+  -6                  IPv6 only
+  -v, --verbose       say what happens; with -l twice: every request
+  -h, --help          print this and exit
+      --version       print the version and exit
+`
 
 // dashed is the name of a flag as one types it.
 func dashed(name string) string {
@@ -175,6 +146,13 @@ func dashed(name string) string {
 		return "-" + name
 	}
 	return "--" + name
+}
+
+// parse reads the command line, and checks it.
+func parse(args []string) (*options, error) {
+	opt := new(options)
+	app := newApp(opt)
+	return opt, app.Run(append(args[:1:1], permute(args[1:], app.Flags)...))
 }
 
 // permute rewrites args as getopt reads them, for a parser that does not: flags
@@ -242,7 +220,7 @@ func permute(args []string, flags []cli.Flag) []string {
 
 // check checks the flags against the mode, unless they ask for no more than a
 // text, and notes the addresses.
-func check(c *cli.Context, opt *options) error {
+func (opt *options) check(c *cli.Context) error {
 	if opt.help || opt.version {
 		return nil
 	}
@@ -283,7 +261,7 @@ func check(c *cli.Context, opt *options) error {
 	}
 	if opt.listen {
 		if isGiven("wait") {
-			opt.silence = opt.wait.Duration
+			opt.idle = opt.wait.Duration
 		}
 		if isGiven("max-conns") && opt.addresses[0].network == stdio {
 			return usagef("--max-conns means nothing for %s", opt.addresses[0])

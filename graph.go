@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
 	"os"
 	"os/exec"
-	"strings"
+	"os/signal"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -16,43 +16,52 @@ import (
 	"golang.org/x/term"
 )
 
-// A graph shows a chart on the controlling terminal.
+// A graph shows a chart on the controlling terminal. Nobody waits for it: lines
+// are taken at once, and a terminal that nobody drains loses pictures.
 type graph struct {
-	chart  chart
-	mu     sync.Mutex // between drawing and a panic elsewhere that gives the terminal back
-	tty    tcell.Tty
-	screen tcell.Screen
-	lines  chan line          // from the poller
-	breaks chan<- func() bool // to the poller
-	resume chan struct{}
+	pauses  pauses
+	changed chan struct{} // the picture has
+	tstp    chan os.Signal
+	done    chan struct{} // closed when run has returned
 
-	stopping chan<- func() bool // breaks, while the poller has yet to stop
-	shown    *frame             // what is on the screen
-	held     *heldMessages      // what would have gone into the picture; nil if it would not
+	mu     sync.Mutex // over the chart and resume
+	chart  chart
+	resume func() // ends the pause; nil while there is none
+
+	terminal sync.Mutex // over the rest, between drawing and whoever gives the terminal back
+	tty      *boundedTty
+	screen   tcell.Screen
+	shown    *frame // what is on the screen
+	given    bool   // back, or not taken yet
 }
 
-const redrawPause = 200 * time.Millisecond // at the least, when it is lines that change the picture
+const (
+	linePause = 200 * time.Millisecond // between pictures, when it is lines that change them
+	keyPause  = 20 * time.Millisecond  // when it is keys
+)
 
 // openGraph takes the terminal over, until close.
-func openGraph(c chart, breaks chan<- func() bool) (*graph, error) {
-	g := &graph{chart: c, lines: make(chan line, 16), breaks: breaks, resume: make(chan struct{})}
+func openGraph(c chart, rests pauses) (*graph, error) {
+	g := &graph{chart: c, pauses: rests, changed: make(chan struct{}, 1), tstp: make(chan os.Signal, 1), done: make(chan struct{})}
 	if err := g.takeTerminal(); err != nil {
 		return nil, err
 	}
 	restoreTerminal = g.giveTerminal
 	if isTerminal(os.Stderr) {
-		g.held = &heldMessages{news: make(chan string, 1)}
-		log.SetOutput(g.held)
+		stderr.hold(func(message string) {
+			g.change(func(c *chart) { c.message = quoteOdd(message) })
+		})
 	}
 	return g, nil
 }
 
 func (g *graph) takeTerminal() error {
 	tty, err := tcell.NewDevTty()
-	var screen tcell.Screen
-	if err == nil {
-		screen, err = tcell.NewTerminfoScreenFromTty(tty)
+	if err != nil {
+		return fmt.Errorf("chart: %w", err)
 	}
+	bounded := &boundedTty{Tty: tty}
+	screen, err := tcell.NewTerminfoScreenFromTty(bounded, tcell.OptNegotiation(false))
 	if err == nil {
 		err = screen.Init()
 	}
@@ -61,87 +70,80 @@ func (g *graph) takeTerminal() error {
 	}
 	screen.HideCursor()
 	screen.EnableMouse(tcell.MouseButtonEvents)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.tty, g.screen, g.shown = tty, screen, nil
-	g.chart.mono = screen.Colors() < 8
-	g.chart.ascii = screen.CharacterSet() != "UTF-8"
+	g.terminal.Lock()
+	g.tty, g.screen, g.shown, g.given = bounded, screen, nil, false
+	g.terminal.Unlock()
+	g.change(func(c *chart) {
+		c.mono = screen.Colors() < 8
+		c.ascii = screen.CharacterSet() != "UTF-8"
+	})
+	if len(suspendSignals) > 0 {
+		signal.Notify(g.tstp, suspendSignals...)
+	}
 	return nil
 }
 
+// giveTerminal gives the terminal back as it was, if that was not done already.
 func (g *graph) giveTerminal() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.terminal.Lock()
+	defer g.terminal.Unlock()
+	if g.given {
+		return
+	}
+	g.given = true
+	signal.Stop(g.tstp)
+	events := g.screen.EventQ()
+	go func() { // ends with Fini, which would wait for the events that nobody takes
+		for range events {
+		}
+	}()
 	io.WriteString(g.tty, scrollAll)
 	g.screen.Fini()
 }
 
-// close gives the terminal back as it was.
+// close gives the terminal back when run has ended, which its ctx must have.
 func (g *graph) close() {
+	<-g.done
 	g.giveTerminal()
-	if g.held != nil {
-		log.SetOutput(os.Stderr)
-		os.Stderr.Write(g.held.text())
-	}
+	stderr.release()
 }
 
-// emit takes a line from the poller.
-func (g *graph) emit(ctx context.Context, l line) {
+// add takes a line.
+func (g *graph) add(l line) {
+	g.change(func(c *chart) { c.add(l) })
+}
+
+// change changes the chart, and has it drawn soon.
+func (g *graph) change(f func(c *chart)) {
+	g.mu.Lock()
+	f(&g.chart)
+	g.mu.Unlock()
 	select {
-	case g.lines <- l:
-	case <-ctx.Done():
+	case g.changed <- struct{}{}:
+	default:
 	}
 }
 
-// run draws what comes, and calls quit when the user wants to end, until ctx is
-// done.
+// run draws what comes and heeds the keys, and calls quit when the user wants to
+// end, until ctx is done.
 func (g *graph) run(ctx context.Context, quit func()) {
-	var news chan string
-	if g.held != nil {
-		news = g.held.news
-	}
+	defer close(g.done)
 	due := time.NewTimer(0)
 	defer due.Stop()
 	drawn, waiting := time.Time{}, true
 	for {
-		pause := redrawPause
+		pause := linePause
 		select {
-		case l := <-g.lines:
-			g.chart.add(l)
-		case g.chart.message = <-news:
-		case g.stopping <- func() bool { return g.stop(ctx) }:
-			g.stopping = nil
-			continue
+		case <-g.changed:
 		case event := <-g.screen.EventQ():
-			pause, waiting = 0, false
-			switch event := event.(type) {
-			case *tcell.EventKey:
-				switch key := event.Str(); {
-				case event.Key() == tcell.KeyCtrlC, event.Key() == tcell.KeyEsc, key == "q":
-					quit()
-				case event.Key() == tcell.KeyCtrlZ:
-					if err := g.suspend(); err != nil {
-						log.Print(err)
-						quit()
-						return
-					}
-				case key == " ":
-					g.toggle(ctx)
-				case key == "+":
-					g.chart.zoom(0.5)
-				case key == "-":
-					g.chart.zoom(2)
-				}
-			case *tcell.EventMouse:
-				w, h := g.screen.Size()
-				x, y := event.Position()
-				if event.Buttons()&tcell.ButtonPrimary != 0 && y == h-1 && x < utf8.RuneCountInString(g.chart.button(w)) {
-					g.toggle(ctx)
-				}
-			case *tcell.EventResize:
-				g.screen.Sync()
-				g.shown = nil
-			case nil, *tcell.EventError: // the terminal is gone
+			pause, waiting = keyPause, false
+			if !g.heed(event) {
+				quit()
+				return
+			}
+		case <-g.tstp:
+			if err := g.suspend(stopSelf); err != nil {
+				say("%v", err)
 				quit()
 				return
 			}
@@ -160,41 +162,69 @@ func (g *graph) run(ctx context.Context, quit func()) {
 	}
 }
 
-// suspend gives the terminal to the shell, and the whole job a rest, until the
-// shell continues it.
-func (g *graph) suspend() error {
+// heed does what a key or a click asks for, and says whether to go on.
+func (g *graph) heed(event tcell.Event) bool {
+	switch event := event.(type) {
+	case *tcell.EventKey:
+		switch key := event.Str(); {
+		case event.Key() == tcell.KeyCtrlC, event.Key() == tcell.KeyEsc, key == "q":
+			return false
+		case event.Key() == tcell.KeyCtrlZ:
+			if err := g.suspend(stopJob); err != nil {
+				say("%v", err)
+				return false
+			}
+		case key == " ":
+			g.toggle()
+		case key == "+":
+			g.change(func(c *chart) { c.zoom(0.5) })
+		case key == "-":
+			g.change(func(c *chart) { c.zoom(2) })
+		}
+	case *tcell.EventMouse:
+		if event.Buttons()&tcell.ButtonPrimary != 0 && g.isOnButton(event.Position()) {
+			g.toggle()
+		}
+	case *tcell.EventResize:
+		g.redrawAll()
+	case nil, *tcell.EventError: // the terminal is gone
+		return false
+	}
+	return true
+}
+
+func (g *graph) isOnButton(x, y int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.shown != nil && y == g.shown.h-1 && x < utf8.RuneCountInString(g.chart.button(g.shown.w))
+}
+
+// suspend gives the terminal to the shell and lets the process be stopped; when
+// that is over it takes the terminal again.
+func (g *graph) suspend(stop func()) error {
 	g.giveTerminal()
-	// As the terminal itself would; not every platform's package syscall can.
-	exec.Command("sh", "-c", "kill -TSTP 0").Run()
-	g.chart.gap()
+	stop()
+	g.change((*chart).gap)
 	return g.takeTerminal() // the library can resume, too, but may lose the first key
 }
 
-// toggle stops the polling, or starts it again.
-func (g *graph) toggle(ctx context.Context) {
-	g.chart.stopped = !g.chart.stopped
-	switch {
-	case g.chart.stopped:
-		g.stopping = g.breaks
-	case g.stopping != nil: // not stopped yet
-		g.stopping = nil
-	default:
-		g.chart.gap()
-		select {
-		case g.resume <- struct{}{}:
-		case <-ctx.Done():
-		}
-	}
+// stopJob stops all processes of the job, as the terminal itself would.
+func stopJob() {
+	// Not every platform's package syscall can.
+	exec.Command("sh", "-c", "kill -TSTP 0").Run()
 }
 
-// stop has the poller wait until it may go on, or ctx is done.
-func (g *graph) stop(ctx context.Context) bool {
-	select {
-	case <-g.resume:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+// toggle begins a pause, or ends it.
+func (g *graph) toggle() {
+	g.change(func(c *chart) {
+		c.stopped = !c.stopped
+		if c.stopped {
+			g.resume = g.pauses.begin()
+			return
+		}
+		c.gap()
+		g.resume()
+	})
 }
 
 // The terminal has others that write to it, like tee in cpunc -g | tee log. They
@@ -206,11 +236,24 @@ const (
 	conceal      = "\x1b[8m"
 )
 
-// show puts the picture on the screen.
+// show puts the picture on the screen, unless that has yet to take an earlier one.
 func (g *graph) show() {
+	g.terminal.Lock()
+	defer g.terminal.Unlock()
+	if g.given || g.tty.isStuck() {
+		return
+	}
+	if g.tty.lost {
+		g.tty.lost = false
+		g.screen.Sync()
+		g.shown = nil
+	}
+	w, h := g.screen.Size()
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	f, old := g.chart.draw(g.screen.Size()), g.shown
+	f := g.chart.draw(w, h)
+	mono := g.chart.mono
+	g.mu.Unlock()
+	old := g.shown
 	fresh := old == nil || old.w != f.w || old.h != f.h
 	if fresh {
 		fmt.Fprintf(g.tty, scrollOthers, f.h-1)
@@ -219,7 +262,7 @@ func (g *graph) show() {
 		// Most of a picture is as it was, and telling the screen so costs more
 		// than drawing.
 		if fresh || r != old.runes[at] || f.styles[at] != old.styles[at] {
-			g.screen.SetContent(at%f.w, at/f.w, r, nil, g.look(f.styles[at]))
+			g.screen.SetContent(at%f.w, at/f.w, r, nil, look(f.styles[at], mono, g.screen.Colors()))
 		}
 	}
 	g.shown = f
@@ -227,20 +270,28 @@ func (g *graph) show() {
 	io.WriteString(g.tty, conceal)
 }
 
+// redrawAll has the next picture drawn as if nothing were on the screen.
+func (g *graph) redrawAll() {
+	g.terminal.Lock()
+	defer g.terminal.Unlock()
+	g.screen.Sync()
+	g.shown = nil
+}
+
 // Colors of the terminal's palette that are told apart, and seen, on dark and
 // on light ground; the first six on every terminal that has colors.
 var curveColors = []int{2, 3, 6, 5, 1, 4, 208, 39, 141, 71, 203, 178, 30, 168, 100, 67}
 
-func (g *graph) look(s style) tcell.Style {
+func look(s style, mono bool, colors int) tcell.Style {
 	look := tcell.StyleDefault
 	switch {
 	case s == dim:
 		return look.Dim(true)
 	case s == bold:
 		return look.Bold(true)
-	case s >= 0 && !g.chart.mono:
+	case s >= 0 && !mono:
 		n := len(curveColors)
-		if g.screen.Colors() < 256 {
+		if colors < 256 {
 			n = 6
 		}
 		return look.Foreground(tcell.PaletteColor(curveColors[int(s)%n]))
@@ -248,33 +299,81 @@ func (g *graph) look(s style) tcell.Style {
 	return look
 }
 
-// heldMessages keeps what is logged until the terminal is free again.
-type heldMessages struct {
-	mu   sync.Mutex
-	all  []byte
-	news chan string // the newest, for the chart
+// A boundedTty is a terminal that is never waited for: what it does not take in a
+// moment is lost. Its size is bounded, too, since that comes from elsewhere.
+type boundedTty struct {
+	tcell.Tty
+	stuck     chan struct{} // closed when the write that took too long has ended
+	lost      bool          // something since the last picture
+	abandoned chan struct{} // when closed, that write is to end early
 }
 
-const maxHeld = 64 << 10
+const (
+	drainTime           = 100 * time.Millisecond
+	writeSize           = 512 // bytes: a write may be abandoned after so many
+	maxColumns, maxRows = 1000, 300
+)
 
-func (m *heldMessages) Write(p []byte) (int, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.all)+len(p) <= maxHeld {
-		m.all = append(m.all, p...)
+// isStuck says whether the terminal has yet to take what was written before.
+func (t *boundedTty) isStuck() bool {
+	if t.stuck == nil {
+		return false
 	}
 	select {
-	case <-m.news:
+	case <-t.stuck:
+		t.stuck = nil
+		return false
 	default:
+		return true
 	}
-	m.news <- strings.Map(printable, strings.TrimSpace(strings.TrimPrefix(string(p), log.Prefix())))
-	return len(p), nil
 }
 
-func (m *heldMessages) text() []byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.all
+func (t *boundedTty) Write(text []byte) (int, error) {
+	if t.isStuck() {
+		t.lost = true
+		return len(text), nil
+	}
+	written, abandoned := make(chan struct{}), make(chan struct{})
+	rest := slices.Clone(text)
+	go func() { // ends with the write; one that never ends, with the process
+		defer close(written)
+		for chunk := range slices.Chunk(rest, writeSize) {
+			select {
+			case <-abandoned:
+				return
+			default:
+			}
+			if _, err := t.Tty.Write(chunk); err != nil {
+				return
+			}
+		}
+	}()
+	select {
+	case <-written:
+	case <-time.After(drainTime):
+		t.stuck, t.abandoned, t.lost = written, abandoned, true
+	}
+	return len(text), nil
+}
+
+// Drain is called before what gives the terminal back is written. A picture that
+// is in the way is thrown away, so that there is room.
+func (t *boundedTty) Drain() error {
+	if t.isStuck() {
+		close(t.abandoned)
+		flushTerminal()
+		select {
+		case <-t.stuck:
+		case <-time.After(drainTime):
+		}
+	}
+	return t.Tty.Drain()
+}
+
+func (t *boundedTty) WindowSize() (tcell.WindowSize, error) {
+	size, err := t.Tty.WindowSize()
+	size.Width, size.Height = min(size.Width, maxColumns), min(size.Height, maxRows)
+	return size, err
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

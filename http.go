@@ -45,13 +45,13 @@ type sessionKey struct{}
 
 // newWeb gives the web of a listener at host, whose connections are counted
 // elsewhere and may be silent for that long.
-func newWeb(smp *sampler, host string, silence time.Duration, connections func() int32) *web {
+func newWeb(smp *sampler, host string, idle time.Duration, connections func() int32) *web {
 	w := &web{sampler: smp, connections: connections, conns: make(chan net.Conn), done: make(chan struct{}), names: []string{"localhost", host}}
 	w.close = sync.OnceFunc(func() { close(w.done) })
 	if name, err := os.Hostname(); err == nil {
 		w.names = append(w.names, name)
 	}
-	idle := cmp.Or(silence, idleTime)
+	idle = cmp.Or(idle, idleTime)
 	w.Server = &http.Server{
 		Handler:           w,
 		ReadHeaderTimeout: min(headTime, idle),
@@ -118,9 +118,9 @@ type webConn struct {
 }
 
 func (c *webConn) Read(p []byte) (int, error) {
-	if len(c.head) > 0 {
-		n := copy(p, c.head)
-		c.head = c.head[n:]
+	if len(c.begun) > 0 {
+		n := copy(p, c.begun)
+		c.begun = c.begun[n:]
 		return n, nil
 	}
 	return c.Conn.Read(p)
@@ -153,13 +153,13 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		out.Header().Set("Allow", "GET, HEAD")
 		refuse(http.StatusMethodNotAllowed, "only GET and HEAD")
 	case reading >= 0:
-		s.answer(word(reading))
-		answer := s.reply
-		s.reply = nil
-		w.send(out, answer, "text/plain; charset=utf-8")
+		s.answer(r.Context(), word(reading))
+		text := s.unsent
+		s.unsent = nil
+		w.send(out, text, "text/plain; charset=utf-8")
 	case path == "metrics":
 		s.scrapes++
-		w.send(out, w.metrics(), "text/plain; version=0.0.4; charset=utf-8")
+		w.send(out, w.metrics(r.Context()), "text/plain; version=0.0.4; charset=utf-8")
 	default:
 		refuse(http.StatusNotFound, "there are /"+strings.Join(words[:readings], ", /")+" and /metrics")
 	}
@@ -193,8 +193,8 @@ func (w *web) known(host string) bool {
 // metrics gives the counters in Prometheus' text format, those that
 // node_exporter has under its names and with its help; or, where they can't
 // be read, an error line.
-func (w *web) metrics() []byte {
-	cores, load := w.sampler.now(perCPU), w.sampler.now(averages)
+func (w *web) metrics(ctx context.Context) []byte {
+	cores, load := w.sampler.sample(ctx, perCPU), w.sampler.sample(ctx, averages)
 	if err := cmp.Or(cores.err, load.err); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Appendf(nil, "error: %v\n", err)
 	}
@@ -224,7 +224,7 @@ func (w *web) metrics() []byte {
 	text = fmt.Appendf(text, "cpunc_connections %d\n", w.connections())
 	family("cpunc_answers_total", "counter", "Answers given to each word.")
 	for word := range readings {
-		text = fmt.Appendf(text, "cpunc_answers_total{word=%q} %d\n", word.String(), w.sampler.answers[word].Load())
+		text = fmt.Appendf(text, "cpunc_answers_total{word=%q} %d\n", word.String(), w.sampler.replies[word].Load())
 	}
 	family("cpunc_build_info", "gauge", "Always 1; what cpunc was built from.")
 	return fmt.Appendf(text, "cpunc_build_info{version=%q,goversion=%q} 1\n", version(), runtime.Version())

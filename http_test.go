@@ -137,7 +137,7 @@ func TestMetrics(t *testing.T) {
 	get := func(path string) string {
 		return fetch(t, addr, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 	}
-	before := srv.sampler.answers[coresWord].Load()
+	before := srv.sampler.replies[coresWord].Load()
 	get("/cores")
 	eventuallyTrue(t, "it gone", 5*time.Second, func() bool { return srv.serving.Load() == 0 })
 	got := get("/metrics")
@@ -168,7 +168,7 @@ func TestMetricsWithoutLoad(t *testing.T) {
 		os.ErrNotExist:        "error: read load averages: file does not exist\n",
 	} {
 		smp := &sampler{times: still().times, avg: func() (*load.AvgStat, error) { return nil, failure }}
-		if got := string(newWeb(smp, "", 0, new(server).serving.Load).metrics()); !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") {
+		if got := string(newWeb(smp, "", 0, new(server).serving.Load).metrics(context.Background())); !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") {
 			t.Errorf("%v: %s", failure, got)
 		}
 	}

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
-	"log"
 	"math"
 	"slices"
 	"strconv"
@@ -17,6 +17,22 @@ type line struct {
 	names    []string
 	columns  []string // numbers as they came, or nan
 	answered bool     // by any host
+}
+
+// add appends the columns of one host, with a prefix to their names: its replies
+// to the words, or gaps. There is no knowing how wide a reply to cores is that did
+// not come; the last one had that many.
+func (l *line) add(prefix string, ws []word, replies [][]string, cores int) {
+	for i, w := range ws {
+		for c := range cmp.Or(w.width(), cores, 1) {
+			l.names = append(l.names, prefix+columnName(w, c))
+			if replies == nil {
+				l.columns = append(l.columns, "nan")
+			} else {
+				l.columns = append(l.columns, replies[i][c])
+			}
+		}
+	}
 }
 
 // value is column i as a number; NaN for a gap.
@@ -104,7 +120,7 @@ func (s *summary) add(l line) {
 func (s *summary) print() {
 	for _, name := range s.names {
 		if e := s.columns[name]; e.n > 0 {
-			log.Printf("%s: min/avg/max %.2f/%.2f/%.2f", name, e.min, e.sum/float64(e.n), e.max)
+			say("%s: min/avg/max %.2f/%.2f/%.2f", name, e.min, e.sum/float64(e.n), e.max)
 		}
 	}
 }

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"net"
 	"net/netip"
 	"os"
@@ -14,9 +14,6 @@ import (
 	"syscall"
 	"time"
 )
-
-// onListening is told the address when the listener is ready.
-var onListening = func(net.Addr) {}
 
 func (a address) listen(ctx context.Context) (net.Listener, error) {
 	if a.network == socket {
@@ -104,7 +101,7 @@ type server struct {
 	sampler  *sampler
 	verbose  int
 	once     bool
-	silence  time.Duration
+	idle     time.Duration // how long a client may send nothing; 0: forever
 	allow    prefixes
 	maxConns int32
 	web      *web // nil where HTTP is not spoken
@@ -120,56 +117,59 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 	defer srv.running.Wait()
 	defer ln.Close()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
-
-	var pause time.Duration
-	var said time.Time
 	for {
-		var conn net.Conn
-		err := room(2) // for a connection and, beside it, for reading the counters
-		if err == nil {
-			conn, err = ln.Accept()
-		}
-		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-			if conn != nil {
-				conn.Close()
-			}
+		conn, err := accept(ctx, ln)
+		switch {
+		case err != nil:
 			return nil
-		}
-		if err != nil { // out of descriptors, or the client was gone already
-			if now := time.Now(); now.Sub(said) > time.Minute {
-				log.Printf("accept: %v; waiting", cause(err))
-				said = now
-			}
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-			}
-			continue
-		}
-		pause = 0
-		if !srv.allow.admit(conn.RemoteAddr()) {
-			if srv.verbose > 0 {
-				log.Printf("%s: not allowed", conn.RemoteAddr())
-			}
+		case !srv.allow.admit(conn.RemoteAddr()):
+			srv.log(conn, "not allowed")
 			conn.Close()
-			continue
-		}
-		if srv.serving.Load() >= srv.maxConns {
+		case srv.serving.Load() >= srv.maxConns:
 			srv.refuse(conn)
-			continue
-		}
-		srv.serving.Add(1)
-		srv.running.Add(1)
-		go srv.attend(ctx, conn)
-		if srv.once {
-			return nil
+		default:
+			srv.serving.Add(1)
+			srv.running.Add(1)
+			go srv.attend(ctx, conn)
+			if srv.once {
+				return nil
+			}
 		}
 	}
 }
 
-// room gives EMFILE unless this process may have n more descriptors.
-func room(n int) error {
+// accept waits for a connection until ctx is done or ln closed, which is an
+// error. What else fails is tried again: there may be no descriptors for a while,
+// or the client be gone already.
+func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
+	var pause time.Duration
+	for {
+		err := checkDescriptors(2) // for a connection and, beside it, for reading the counters
+		var conn net.Conn
+		if err == nil {
+			conn, err = ln.Accept()
+		}
+		switch {
+		case ctx.Err() != nil:
+			if conn != nil {
+				conn.Close()
+			}
+			return nil, ctx.Err()
+		case err == nil, errors.Is(err, net.ErrClosed):
+			return conn, err
+		case pause == 0:
+			say("accept: %v; waiting", cause(err))
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// checkDescriptors fails if n more files cannot be opened.
+func checkDescriptors(n int) error {
 	for range n {
 		f, err := os.Open(os.DevNull)
 		if errors.Is(err, syscall.EMFILE) {
@@ -182,9 +182,7 @@ func room(n int) error {
 
 // refuse tells a client that there are too many, unless too many are being told.
 func (srv *server) refuse(conn net.Conn) {
-	if srv.verbose > 0 {
-		log.Printf("%s: one more than %d connections", conn.RemoteAddr(), srv.maxConns)
-	}
+	srv.log(conn, "one more than %d connections", srv.maxConns)
 	if srv.refusals.Add(1) > maxRefusals {
 		srv.refusals.Add(-1)
 		conn.Close()
@@ -198,52 +196,61 @@ func (srv *server) refuse(conn net.Conn) {
 	})
 }
 
-// attend is the goroutine of one connection. It is started as it is, since
-// each function around it would cost stack, and just that much too much.
+// attend is the goroutine of one connection.
 func (srv *server) attend(ctx context.Context, conn net.Conn) error {
-	s := &session{sampler: srv.sampler, silence: srv.silence, web: srv.web != nil}
-	var err error
-	if srv.verbose > 0 {
-		err = srv.tell(ctx, conn, s)
-	} else {
-		err = s.converse(ctx, conn)
+	s := &session{sampler: srv.sampler, idle: srv.idle, http: srv.web != nil}
+	srv.log(conn, "connected")
+	if srv.verbose > 1 {
+		s.trace = func(request string) { srv.log(conn, "%s", request) }
 	}
+	err := s.serve(ctx, conn)
 	if err == errHTTP {
-		srv.web.take(conn, s, func() { srv.left(conn, s, nil) })
+		srv.web.take(conn, s, func() { srv.leave(conn, s, nil) })
 		return nil
 	}
-	hangUp(conn)
-	srv.left(conn, s, err)
+	srv.leave(conn, s, err)
 	return err
 }
 
-// left counts a connection out.
-func (srv *server) left(conn net.Conn, s *session, err error) {
-	if srv.verbose > 0 {
-		end := "closed"
-		if err != nil {
-			end = "cut off: " + cause(err).Error()
-		}
-		log.Printf("%s: %s, asked%s", clientOf(conn), end, s.requests())
+// leave counts a connection out.
+func (srv *server) leave(conn net.Conn, s *session, err error) {
+	if err == nil {
+		srv.log(conn, "closed, asked%s", s.requests())
+	} else {
+		srv.log(conn, "cut off: %v, asked%s", cause(err), s.requests())
 	}
 	srv.serving.Add(-1)
 	srv.running.Done()
 }
 
-// tell serves one connection, and logs that it came and, with -vv, what it asks.
-func (srv *server) tell(ctx context.Context, conn net.Conn, s *session) error {
-	client := clientOf(conn)
-	log.Printf("%s: connected", client)
-	if srv.verbose > 1 {
-		s.trace = func(request string) { log.Printf("%s: %s", client, request) }
+// serveStdio serves one connection over standard input and output.
+func (srv *server) serveStdio(ctx context.Context, conn *duplex) error {
+	srv.serving.Add(1)
+	srv.running.Add(1)
+	err := srv.attend(ctx, conn)
+	srv.running.Wait() // it may have become HTTP
+	switch {
+	case errors.Is(err, errSilent): // no failure, as little as over a network
+		err = nil
+	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil: // it was not to wait longer
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded): // waited for already
+		return stdoutError(err)
 	}
-	return s.converse(ctx, conn)
+	return cmp.Or(stdoutError(conn.flush(ctx)), err)
 }
 
-// clientOf names the other end of conn.
-func clientOf(conn net.Conn) string {
-	if name := conn.RemoteAddr().String(); name != "" && name != "@" {
-		return quoteOdd(name)
+// onListening is told the address when the listener is ready.
+var onListening = func(net.Addr) {}
+
+// log says something of a client, if that is asked for.
+func (srv *server) log(conn net.Conn, format string, args ...any) {
+	if srv.verbose == 0 {
+		return
 	}
-	return "unix socket"
+	client := "unix socket"
+	if name := conn.RemoteAddr().String(); name != "" && name != "@" {
+		client = quoteOdd(name)
+	}
+	say("%s: %s", client, fmt.Sprintf(format, args...))
 }

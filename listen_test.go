@@ -42,7 +42,7 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 		srv.sampler = still()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	srv.web = newWeb(srv.sampler, "example.test", srv.silence, srv.serving.Load)
+	srv.web = newWeb(srv.sampler, "example.test", srv.idle, srv.serving.Load)
 	var helpers sync.WaitGroup
 	helpers.Go(func() { srv.web.run(ctx) })
 	ended := make(chan error, 1)
@@ -110,11 +110,11 @@ func TestBadCompany(t *testing.T) {
 	if testing.Short() || raceEnabled() {
 		silent, slow, greedy, rude = 500, 100, 20, 20
 	}
-	for room(2*(silent+slow+greedy+rude)+200) != nil {
+	for checkDescriptors(2*(silent+slow+greedy+rude)+200) != nil {
 		silent, slow, greedy, rude = silent/2, slow/2, greedy/2, rude/2
 	}
 	t.Parallel()
-	srv := &server{silence: 8 * time.Second}
+	srv := &server{idle: 8 * time.Second}
 	addr, _ := serving(t, srv)
 	dial := func() net.Conn {
 		conn, err := net.Dial("tcp", addr)
@@ -486,9 +486,9 @@ func TestSoak(t *testing.T) {
 	smp := newSampler()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	smp.remember()
+	smp.record(context.Background())
 	go smp.run(ctx)
-	srv := &server{sampler: smp, silence: time.Second, maxConns: 300}
+	srv := &server{sampler: smp, idle: time.Second, maxConns: 300}
 	addr, _ := serving(t, srv)
 	var answers, refused atomic.Int64
 	visit := func(kind int) {

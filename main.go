@@ -50,12 +50,10 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"math"
 	"net"
 	"os"
@@ -69,131 +67,167 @@ import (
 )
 
 func main() {
-	log.SetFlags(0)
-	log.SetPrefix("cpunc: ") // every message: one line, lower case, no full stop
-	if err := run(os.Args); err != nil {
-		log.Print(err)
-		if errors.As(err, new(usageError)) {
-			os.Exit(2)
-		}
-		os.Exit(1)
+	err := run(os.Args)
+	status := 0
+	switch {
+	case errors.As(err, new(usageError)):
+		status = 2
+	case err != nil:
+		status = 1
 	}
+	if err != nil {
+		say("%v", err)
+	}
+	stderr.flush()
+	os.Exit(status)
 }
 
 func run(args []string) error {
-	opt := new(options)
-	app := newApp(opt)
-	if err := app.Run(append(args[:1:1], permute(args[1:], app.Flags)...)); err != nil {
+	opt, err := parse(args)
+	if err != nil {
 		return err
 	}
-	if opt.help {
-		return printHelp(os.Stdout, app.Flags)
-	}
-	if opt.version {
+	switch {
+	case opt.help:
+		_, err := io.WriteString(os.Stdout, help)
+		return stdoutError(err)
+	case opt.version:
 		_, err := fmt.Println("cpunc", version())
 		return stdoutError(err)
 	}
-	endings := []os.Signal{syscall.SIGHUP}
-	if !opt.ask {
-		endings = append(endings, os.Interrupt)
-	}
-	// What it was started to ignore stays ignored, as nohup and a shell's & want it.
-	endings = append(slices.DeleteFunc(endings, signal.Ignored), syscall.SIGTERM)
-	ctx, stop := signal.NotifyContext(context.Background(), endings...)
+	interrupts := make(chan os.Signal, 1)
+	ctx, stop := catchSignals(opt.ask, interrupts)
 	defer stop()
 	if opt.listen {
-		return listen(ctx, opt, opt.addresses[0])
+		return listen(ctx, opt)
 	}
-	return dial(ctx, opt, opt.addresses)
+	return dial(ctx, opt, interrupts)
 }
 
-// dial polls the addresses and prints a line a tick, until ctx is done.
-func dial(ctx context.Context, opt *options, addrs []address) error {
+// catchSignals gives a context that ends with the first signal that asks for an
+// end. The second ends the process at once, whatever it waits for. With ask,
+// interrupts are no such signals while ctx goes on; they are passed on instead.
+func catchSignals(ask bool, interrupts chan<- os.Signal) (ctx context.Context, stop func()) {
+	// What it was started to ignore stays ignored, as nohup and a shell's & want it.
+	endings := slices.DeleteFunc([]os.Signal{os.Interrupt, syscall.SIGHUP}, signal.Ignored)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, append(endings, syscall.SIGTERM)...)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { // ends with the process
+		for s := range signals {
+			switch {
+			case ctx.Err() != nil:
+				restoreTerminal()
+				stderr.flush()
+				os.Exit(128 + int(s.(syscall.Signal)))
+			case ask && s == os.Interrupt:
+				select {
+				case interrupts <- s:
+				default: // one is enough
+				}
+			default:
+				cancel()
+			}
+		}
+	}()
+	return ctx, cancel
+}
+
+// dial polls hosts and prints a line a tick, until ctx is done.
+func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p := &poller{
-		words:    opt.read.words,
-		interval: opt.interval.Duration,
-		wait:     opt.wait.Duration,
-		count:    int(opt.count),
-		keep:     opt.keep,
-		open: func(ctx context.Context, a address) (net.Conn, error) {
-			return a.open(ctx, opt.wait.Duration, opt.verbose > 0)
-		},
-	}
-	for _, a := range addrs {
-		p.hosts = append(p.hosts, &host{address: a})
-	}
-	if opt.read.stdin {
-		p.input = readInput(os.Stdin)
-		p.interval = 0
-	}
-	var sum summary
+	rests := make(pauses, 1)
+	p := newPoller(opt, rests)
+	out := output{ctx, os.Stdout}
 	pipe := reopenStdout()
 	if pipe != nil {
 		defer pipe.Close()
 		go watchReader(pipe, cancel)
 	}
-	var lines io.Writer = os.Stdout
-	out := printer{header: opt.header}
-	if opt.time {
-		out.timeFormat = "2006-01-02T15:04:05Z"
-		if p.interval < time.Second {
-			out.timeFormat = "2006-01-02T15:04:05.000Z"
-		}
-	}
-	breaks := make(chan func() bool)
-	p.breaks = breaks
+	lines := printer{w: &out, header: opt.header, timeFormat: timeFormat(opt)}
+	var sum summary
 	show := func(line) {}
-	if opt.graph {
-		g, err := openGraph(newChart(opt, p.hosts), breaks)
-		if err != nil {
-			return err
-		}
-		defer g.close()
-		var drawing sync.WaitGroup
-		defer drawing.Wait()
-		defer cancel()
-		drawing.Go(func() { defer onPanic(); g.run(ctx, cancel) })
-		show = func(l line) { g.emit(ctx, l) }
-		switch {
-		case isOnChart():
-			lines = io.Discard
-		case pipe != nil: // where no SIGPIPE leaves the terminal as it is
-			lines = pipe
-		}
-	}
-	out.w = newOutput(ctx, lines)
 	p.emit = func(l line) error {
 		if opt.verbose > 0 {
 			sum.add(l)
 		}
 		show(l)
-		return stdoutError(out.print(l))
+		return lines.print(l)
 	}
-	if opt.ask && !signal.Ignored(os.Interrupt) {
-		interrupts := make(chan os.Signal, 1)
-		signal.Notify(interrupts, os.Interrupt)
-		defer signal.Stop(interrupts)
-		go askAtInterrupts(ctx, interrupts, breaks)
+	if opt.graph {
+		g, err := openGraph(newChart(opt, p.hosts), rests)
+		if err != nil {
+			return err
+		}
+		defer g.close()
+		defer cancel()
+		go func() { defer onPanic(); g.run(ctx, cancel) }() // ends with ctx, and close waits for that
+		show = g.add
+		switch {
+		case isOnChart():
+			out.Writer = io.Discard
+		case pipe != nil: // where no SIGPIPE leaves the terminal as it is
+			out.Writer = pipe
+		}
+	}
+	if opt.ask {
+		go askAtInterrupts(ctx, interrupts, rests, cancel) // ends with ctx
 	}
 	err := p.run(ctx)
 	if opt.verbose > 0 {
 		for _, h := range p.hosts {
-			log.Printf("%s: %d polls, %d answers, %d lost", h, h.polled, h.answered, h.polled-h.answered)
+			say("%s: %d polls, %d answers, %d lost", h, h.polled, h.answered, h.polled-h.answered)
 		}
 		sum.print()
 	}
 	return err
 }
 
-// listen serves this machine's readings at addr until ctx is done.
-func listen(ctx context.Context, opt *options, addr address) error {
+// newPoller gives what polls as the flags say.
+func newPoller(opt *options, rests pauses) *poller {
+	d := dialer{wait: opt.wait.Duration, verbose: opt.verbose > 0, stderr: os.Stderr}
+	if opt.graph { // over which no command may write
+		d.stderr = stderr
+	}
+	p := &poller{
+		words:    opt.read.words,
+		interval: opt.interval.Duration,
+		wait:     opt.wait.Duration,
+		count:    int(opt.count),
+		keep:     opt.keep,
+		dial:     d.dial,
+		pauses:   rests,
+	}
+	for _, a := range opt.addresses {
+		p.hosts = append(p.hosts, &host{address: a})
+	}
+	if opt.read.stdin {
+		p.input = &lineReader{bufio.NewScanner(os.Stdin), "standard input"}
+		p.interval = 0
+	}
+	return p
+}
+
+// timeFormat is that of the time before the columns, if there is to be one.
+func timeFormat(opt *options) string {
+	switch {
+	case !opt.time:
+		return ""
+	case opt.interval.Duration < time.Second || opt.read.stdin:
+		return "2006-01-02T15:04:05.000Z"
+	}
+	return "2006-01-02T15:04:05Z"
+}
+
+// listen serves this machine's readings until ctx is done.
+func listen(ctx context.Context, opt *options) error {
+	addr := opt.addresses[0]
 	srv := &server{
 		sampler:  newSampler(),
 		verbose:  opt.verbose,
 		once:     opt.once,
-		silence:  opt.silence,
+		idle:     opt.idle,
 		allow:    opt.allow,
 		maxConns: int32(min(opt.maxConns, math.MaxInt32)),
 	}
@@ -203,63 +237,43 @@ func listen(ctx context.Context, opt *options, addr address) error {
 		if ln, err = addr.listen(ctx); err != nil {
 			return fmt.Errorf("listen %s: %w", addr, cause(err))
 		}
-		log.Print("listening on ", quoteOdd(ln.Addr().String()), addr.reachable(ln.Addr()))
+		say("listening on %s%s", quoteOdd(ln.Addr().String()), addr.reachable(ln.Addr()))
 	}
-	if err := srv.sampler.remember(); err != nil && addr.network != stdio {
-		log.Print(err) // the words that need no counters are served all the same
+	if err := srv.sampler.record(ctx); err != nil && addr.network != stdio {
+		say("%v", err) // the words that need no counters are served all the same
 	}
 	// The heap is mostly connections, which stay. What comes and goes is little,
 	// so collecting it often costs less than room for it beside them.
 	debug.SetGCPercent(20)
 
-	srv.web = newWeb(srv.sampler, addr.host, srv.silence, srv.serving.Load)
+	srv.web = newWeb(srv.sampler, addr.host, srv.idle, srv.serving.Load)
 	background, stop := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer stop()
 	helpers.Go(func() { srv.sampler.run(background) })
 	helpers.Go(func() { srv.web.run(background) })
-
 	if addr.network == stdio {
-		srv.serving.Add(1)
-		srv.running.Add(1)
-		conn := newDuplex(os.Stdin, os.Stdout, addr.String())
-		err := srv.attend(ctx, conn)
-		srv.running.Wait() // it may have become HTTP
-		switch {
-		case errors.Is(err, errSilent): // no failure, as little as over a network
-			err = nil
-		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil: // it was not to wait longer
-			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded): // waited for already
-			return stdoutError(err)
-		}
-		return cmp.Or(stdoutError(conn.flush(ctx)), err)
+		return srv.serveStdio(ctx, newDuplex(os.Stdin, os.Stdout, addr.String()))
 	}
 	onListening(ln.Addr())
 	return srv.serve(ctx, ln)
 }
 
-// askAtInterrupts has the polling wait, at every interrupt, for what the user
-// says, until ctx is done.
-func askAtInterrupts(ctx context.Context, interrupts <-chan os.Signal, breaks chan<- func() bool) {
+// askAtInterrupts has the polling rest at every interrupt until the user says
+// whether to go on, until ctx is done.
+func askAtInterrupts(ctx context.Context, interrupts <-chan os.Signal, rests pauses, end func()) {
 	for {
 		select {
 		case <-interrupts:
 		case <-ctx.Done():
 			return
 		}
-		answered := make(chan struct{}) // until then the next interrupt is for the question
-		proceed := func() bool {
-			defer close(answered)
-			return askToContinue(ctx, interrupts)
+		resume := rests.begin()
+		if !askToContinue(ctx, interrupts) {
+			end()
 		}
-		select {
-		case breaks <- proceed:
-			<-answered
-		case <-ctx.Done():
-			return
-		}
+		resume()
 	}
 }
 
@@ -270,29 +284,19 @@ func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
 	if err != nil {
 		return false
 	}
-	defer tty.Close() // ends the reading below
-	replies := make(chan string)
-	go func() {
-		defer close(replies)
-		for in := bufio.NewScanner(tty); in.Scan(); {
-			select {
-			case replies <- in.Text():
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	defer tty.Close()
+	replies := lineReader{bufio.NewScanner(tty), "terminal"}
 	for {
-		fmt.Fprint(tty, "\ncontinue (y/n)? ")
+		go fmt.Fprint(tty, "\ncontinue (y/n)? ") // the terminal may be stopped
 		select {
-		case reply, ok := <-replies:
-			switch strings.ToLower(strings.TrimSpace(reply)) {
+		case reply := <-replies.next():
+			switch strings.ToLower(strings.TrimSpace(reply.text)) {
 			case "y", "yes":
 				return true
 			case "n", "no":
 				return false
 			}
-			if !ok {
+			if reply.err != nil {
 				return false
 			}
 		case <-interrupts:
@@ -323,7 +327,7 @@ func newChart(opt *options, hosts []*host) chart {
 	}
 	c.title = quantity + " "
 	for _, h := range hosts {
-		c.title += " " + strings.Map(printable, h.String())
+		c.title += " " + quoteOdd(h.String())
 	}
 	c.zoom(1)
 	return c

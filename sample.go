@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -69,6 +67,13 @@ const (
 	sources
 )
 
+func (s source) String() string {
+	if s == averages {
+		return "load averages"
+	}
+	return "CPU counters"
+}
+
 func (w word) source() source {
 	return [readings]source{cpuWord: totals, coresWord: perCPU, modesWord: totals, loadWord: averages}[w]
 }
@@ -81,9 +86,9 @@ func (w word) width() int {
 
 const (
 	tick        = 10 * time.Millisecond  // what kernels count in; nothing is read more often
-	grace       = time.Millisecond       // that a sample may be too old
-	minWindow   = 100 * time.Millisecond // the shortest interval of an answer
-	firstWindow = time.Second            // the shortest of a first answer, history permitting
+	minWindow   = 100 * time.Millisecond // the shortest interval of a reply
+	firstWindow = time.Second            // the shortest of a first reply, history permitting
+	readTimeout = 5 * time.Second        // for counters whose file never answers
 )
 
 // A sample is what one source said at one moment. It is never changed, so
@@ -96,17 +101,18 @@ type sample struct {
 }
 
 // A sampler reads the counters for every session of the process: at most once
-// a tick however many ask. It remembers a few samples for first answers.
+// a tick however many ask. It keeps a few samples for first replies.
 type sampler struct {
 	times func(percpu bool) ([]cpu.TimesStat, error)
 	avg   func() (*load.AvgStat, error)
 	every time.Duration // from one sample of the history to the next
 
-	answers [readings]atomic.Int64 // that sessions gave of each word
+	replies [readings]atomic.Int64 // that sessions gave to each word
 
 	mu      sync.Mutex
 	newest  [sources]atomic.Pointer[sample]
-	history [averages][]*sample // counters alone, oldest first
+	reading [sources]chan struct{} // closed when the read under way is done; nil when there is none
+	history [averages][]*sample    // counters alone, oldest first
 }
 
 // historyEvery is how often the history gets a sample.
@@ -117,6 +123,123 @@ var readTimes = cpu.Times
 
 func newSampler() *sampler {
 	return &sampler{times: readTimes, avg: loadAverages, every: historyEvery}
+}
+
+// run keeps the history until ctx is done.
+func (s *sampler) run(ctx context.Context) {
+	due := time.NewTicker(s.every)
+	defer due.Stop()
+	for {
+		select {
+		case <-due.C:
+			s.record(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// record adds a sample of both counters to the history, or says why it can't.
+// Both at once, and seldom: to wake up costs an idle process more than to read.
+func (s *sampler) record(ctx context.Context) (failed error) {
+	for src := range averages {
+		now := s.sample(ctx, src)
+		if now.err != nil {
+			failed = cmp.Or(failed, now.err)
+			continue
+		}
+		s.mu.Lock()
+		past := append(s.history[src], now)
+		// Three two seconds apart: one of them is always between one and three
+		// seconds old, late timer or not.
+		s.history[src] = past[max(0, len(past)-3):]
+		s.mu.Unlock()
+	}
+	return failed
+}
+
+// sample gives a sample of src that is no older than a tick. Where that takes
+// too long, or ctx is done before, the sample is an error.
+func (s *sampler) sample(ctx context.Context, src source) *sample {
+	if last := s.newest[src].Load(); last != nil && time.Since(last.at) < tick {
+		return last
+	}
+	s.mu.Lock()
+	done := s.reading[src]
+	if done == nil {
+		done = make(chan struct{})
+		s.reading[src] = done
+		go func() { // ends when the kernel answers
+			defer onPanic()
+			s.refresh(src)
+		}()
+	}
+	s.mu.Unlock()
+	timeout := time.NewTimer(readTimeout)
+	defer timeout.Stop()
+	select {
+	case <-done:
+		return s.newest[src].Load()
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	return &sample{at: time.Now(), err: fmt.Errorf("read %s: timed out", src)}
+}
+
+// refresh reads src, and wakes those who wait for it.
+func (s *sampler) refresh(src source) {
+	now := s.read(src)
+	s.newest[src].Store(now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.reading[src])
+	s.reading[src] = nil
+}
+
+// baseline gives the sample of totals or perCPU that the first reply of a
+// session counts from: the newest that is a second old, or else the oldest.
+func (s *sampler) baseline(ctx context.Context, src source) *sample {
+	s.mu.Lock()
+	past := s.history[src]
+	s.mu.Unlock()
+	// None that is of use: nobody keeps the history, or the counters could not
+	// be read until now, or the machine slept.
+	if len(past) == 0 || time.Since(past[len(past)-1].at) > 2*s.every {
+		first := s.sample(ctx, src)
+		if first.err == nil {
+			s.mu.Lock()
+			s.history[src] = []*sample{first}
+			s.mu.Unlock()
+		}
+		return first
+	}
+	for _, old := range slices.Backward(past) {
+		if time.Since(old.at) >= firstWindow {
+			return old
+		}
+	}
+	return past[0]
+}
+
+// read asks the kernel for src.
+func (s *sampler) read(src source) *sample {
+	now := &sample{at: time.Now()}
+	var err error
+	if src == averages {
+		var avg *load.AvgStat
+		if avg, err = s.avg(); err == nil {
+			now.load = *avg
+		}
+	} else if now.cpus, err = s.times(src == perCPU); err == nil && len(now.cpus) == 0 {
+		err = noCounters()
+	}
+	if err != nil {
+		now.err = fmt.Errorf("read %s: %w", src, err)
+	}
+	slices.SortStableFunc(now.cpus, func(a, b cpu.TimesStat) int {
+		return cmp.Compare(cpuNumber(a), cpuNumber(b))
+	})
+	return now
 }
 
 // loadAverages is load.Avg, which panics where /proc/loadavg is short of numbers,
@@ -132,137 +255,6 @@ func loadAverages() (avg *load.AvgStat, err error) {
 		}
 	}()
 	return load.Avg()
-}
-
-// run keeps the history until ctx is done.
-func (s *sampler) run(ctx context.Context) {
-	due := time.NewTicker(s.every)
-	defer due.Stop()
-	for {
-		select {
-		case <-due.C:
-			s.remember()
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// remember adds a sample of both counters to the history, or says why it can't.
-// Both at once, and seldom: to wake up costs an idle process more than to read.
-func (s *sampler) remember() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var failed error
-	for src := range averages {
-		now := s.look(src)
-		if now.err != nil {
-			failed = cmp.Or(failed, now.err)
-			continue
-		}
-		past := s.history[src]
-		// Three two seconds apart: one of them is always between one and three
-		// seconds old, late timer or not.
-		if len(past) == 3 {
-			past = past[:copy(past, past[1:])]
-		}
-		s.history[src] = append(past, now)
-	}
-	return failed
-}
-
-// now gives a sample of src that is no older than a tick. It may be older by
-// the grace period, while the next one is read: so nobody waits for the kernel
-// where a thousand ask in a second.
-func (s *sampler) now(src source) *sample {
-	last := s.fresh(src, tick+grace)
-	if last == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.aside(src)
-	}
-	if time.Since(last.at) >= tick && s.mu.TryLock() {
-		go func() { defer onPanic(); defer s.mu.Unlock(); s.look(src) }()
-	}
-	return last
-}
-
-// fresh gives the newest sample of src, if it is younger than age, or else nil.
-func (s *sampler) fresh(src source, age time.Duration) *sample {
-	last := s.newest[src].Load()
-	if last == nil || time.Since(last.at) >= age {
-		return nil
-	}
-	return last
-}
-
-// since gives the sample of totals or perCPU that the first answer of a
-// session counts from: the newest that is a second old, or else the oldest.
-func (s *sampler) since(src source) *sample {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	past := s.history[src]
-	// None that is of use: nobody keeps the history, or the counters could not
-	// be read until now, or the machine slept.
-	if len(past) == 0 || time.Since(past[len(past)-1].at) > 2*s.every {
-		first := s.aside(src)
-		if first.err == nil {
-			s.history[src] = append(past[:0], first)
-		}
-		return first
-	}
-	for _, old := range slices.Backward(past) {
-		if time.Since(old.at) >= firstWindow {
-			return old
-		}
-	}
-	return past[0]
-}
-
-// look reads src, unless that was done within the last tick; s.mu is held.
-func (s *sampler) look(src source) *sample {
-	last := s.fresh(src, tick)
-	if last == nil {
-		last = s.read(src)
-		s.newest[src].Store(last)
-	}
-	return last
-}
-
-// aside is look for a session; s.mu is held. A reading goes deep, and a session
-// whose stack grew would keep it so: a few kilobytes, ten thousand times. So it
-// has the stack of a coroutine, which, unlike a goroutine, wakes no other thread.
-func (s *sampler) aside(src source) *sample {
-	if last := s.fresh(src, tick); last != nil {
-		return last
-	}
-	next, stop := iter.Pull(func(yield func(*sample) bool) { yield(s.look(src)) })
-	defer stop()
-	now, _ := next()
-	return now
-}
-
-// read asks the kernel for src.
-func (s *sampler) read(src source) *sample {
-	now := &sample{at: time.Now()}
-	if src == averages {
-		if avg, err := s.avg(); err != nil {
-			now.err = fmt.Errorf("read load averages: %w", err)
-		} else {
-			now.load = *avg
-		}
-	} else {
-		now.cpus, now.err = s.times(src == perCPU)
-		if now.err != nil {
-			now.err = fmt.Errorf("read CPU counters: %w", now.err)
-		} else if len(now.cpus) == 0 {
-			now.err = fmt.Errorf("read CPU counters: %w", noCounters())
-		}
-		slices.SortStableFunc(now.cpus, func(a, b cpu.TimesStat) int {
-			return cmp.Compare(cpuNumber(a), cpuNumber(b))
-		})
-	}
-	return now
 }
 
 // noCounters finds out why gopsutil, which does not say, found no counters.
@@ -377,73 +369,42 @@ func tenths(from, to *cpu.TimesStat) (share [modes]int) {
 
 // appendReading appends to line what w reads between two samples of its
 // source: numbers with one space between, no newline.
-//
-// From here down it goes by pointers and without floats in print: what would be
-// copied, and what %.1f needs, takes a kilobyte of stack, which every one of
-// ten thousand sessions would keep.
 func appendReading(line []byte, w word, from, to *sample) []byte {
+	var numbers []float64
+	decimals := 1
 	switch w {
 	case cpuWord:
-		return appendBusy(line, &from.cpus[0], &to.cpus[0])
+		numbers = []float64{busy(&from.cpus[0], &to.cpus[0])}
 	case coresWord:
-		return appendCores(line, from.cpus, to.cpus)
+		numbers = cores(from.cpus, to.cpus)
 	case modesWord:
-		return appendModes(line, &from.cpus[0], &to.cpus[0])
-	default:
-		return appendLoad(line, &to.load)
+		for _, share := range tenths(&from.cpus[0], &to.cpus[0]) {
+			numbers = append(numbers, float64(share)/10)
+		}
+	case loadWord:
+		numbers, decimals = []float64{to.load.Load1, to.load.Load5, to.load.Load15}, 2
 	}
+	for i, x := range numbers {
+		if i > 0 {
+			line = append(line, ' ')
+		}
+		line = strconv.AppendFloat(line, x, 'f', decimals, 64)
+	}
+	return line
 }
 
-func appendBusy(line []byte, from, to *cpu.TimesStat) []byte {
-	return appendTenths(line, roundTenths(busy(from, to)))
-}
-
-// appendCores takes CPUs in number order. One that vanished or appeared between
-// the samples is left out: what its counters had before is not of this interval.
-func appendCores(line []byte, from, to []cpu.TimesStat) []byte {
+// cores gives how busy each CPU was. They come in number order. One that
+// vanished or appeared between the samples is left out: what its counters had
+// before is not of this interval.
+func cores(from, to []cpu.TimesStat) (percent []float64) {
 	for i := range to {
 		n := cpuNumber(to[i])
 		for len(from) > 0 && cpuNumber(from[0]) < n {
 			from = from[1:]
 		}
-		if len(from) == 0 || cpuNumber(from[0]) != n {
-			continue
+		if len(from) > 0 && cpuNumber(from[0]) == n {
+			percent = append(percent, busy(&from[0], &to[i]))
 		}
-		if len(line) > 0 {
-			line = append(line, ' ')
-		}
-		line = appendBusy(line, &from[0], &to[i])
 	}
-	return line
-}
-
-func appendModes(line []byte, from, to *cpu.TimesStat) []byte {
-	for i, share := range tenths(from, to) {
-		if i > 0 {
-			line = append(line, ' ')
-		}
-		line = appendTenths(line, share)
-	}
-	return line
-}
-
-func appendLoad(line []byte, avg *load.AvgStat) []byte {
-	line = strconv.AppendFloat(line, avg.Load1, 'f', 2, 64)
-	line = strconv.AppendFloat(append(line, ' '), avg.Load5, 'f', 2, 64)
-	return strconv.AppendFloat(append(line, ' '), avg.Load15, 'f', 2, 64)
-}
-
-// roundTenths gives x in tenths, to the nearest, and to even where two are
-// equally near: as %.1f does.
-func roundTenths(x float64) int {
-	n := math.Floor(10 * x)
-	over := math.FMA(10, x, -(n + 0.5)) // its sign is exact, as that of 10*x-n-0.5 is not
-	if over > 0 || over == 0 && math.Mod(n, 2) != 0 {
-		n++
-	}
-	return int(n)
-}
-
-func appendTenths(line []byte, n int) []byte {
-	return append(strconv.AppendInt(line, int64(n/10), 10), '.', byte('0'+n%10))
+	return percent
 }

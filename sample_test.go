@@ -234,7 +234,7 @@ func inBubble(t *testing.T, age time.Duration, load func(cpu, tick int) bool, te
 		k := newKernel(2, load)
 		time.Sleep(time.Minute) // the counters are older than the listener
 		smp := k.sampler()
-		smp.remember()
+		smp.record(context.Background())
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go smp.run(ctx)
@@ -284,7 +284,7 @@ func TestFirstAnswerWithoutHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(2, quarter)
 		smp := k.sampler()
-		smp.remember()
+		smp.record(context.Background())
 		time.Sleep(time.Hour)
 		asked := time.Now()
 		got := connect(t, smp).ask("cpu")
@@ -295,37 +295,46 @@ func TestFirstAnswerWithoutHistory(t *testing.T) {
 	})
 }
 
-// A sample that is just too old is good enough while the next one is read.
-func TestNobodyWaitsForTheKernel(t *testing.T) {
+// Those who ask while the counters are being read get what that brings; one that
+// never ends costs them a timeout, and other sources nothing.
+func TestCountersHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const slow = tick / 2
 		k := newKernel(1, quarter)
-		smp := &sampler{times: func(percpu bool) ([]cpu.TimesStat, error) {
-			defer time.Sleep(slow)
-			return k.times(percpu)
-		}}
-		now := func() (*sample, time.Duration) {
-			asked := time.Now()
-			return smp.now(totals), time.Since(asked)
-		}
-		first, _ := now()
-		time.Sleep(tick - slow + grace/2)
-		for range 3 {
-			if got, wait := now(); got != first || wait != 0 {
-				t.Errorf("waited %v for a sample %v old", wait, time.Since(got.at))
+		smp := k.sampler()
+		hang := make(chan struct{})
+		smp.times = func(percpu bool) ([]cpu.TimesStat, error) {
+			if !percpu {
+				<-hang
 			}
+			return k.times(percpu)
 		}
-		time.Sleep(slow)
-		second, wait := now()
-		if second == first || wait != 0 {
-			t.Errorf("waited %v for a sample that was read already", wait)
+		begin := time.Now()
+		var askers sync.WaitGroup
+		for range 10 {
+			askers.Go(func() {
+				got := smp.sample(t.Context(), totals)
+				if got.err == nil || got.err.Error() != "read CPU counters: timed out" || time.Since(begin) != readTimeout {
+					t.Errorf("%v after %v", got.err, time.Since(begin))
+				}
+			})
 		}
-		time.Sleep(tick - slow + grace)
-		if third, wait := now(); third == second || wait != slow {
-			t.Errorf("waited %v, not %v, for a new sample", wait, slow)
+		if got := smp.sample(t.Context(), perCPU); got.err != nil || time.Since(begin) != 0 {
+			t.Errorf("the other counters: %v after %v", got.err, time.Since(begin))
 		}
-		if n := k.reads()[totals]; n != 3 {
-			t.Errorf("read %d times, want 3", n)
+		askers.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begin = time.Now()
+		if got := smp.sample(ctx, totals); got.err == nil || time.Since(begin) != time.Second {
+			t.Errorf("at the end: %v after %v", got.err, time.Since(begin))
+		}
+		close(hang)
+		synctest.Wait()
+		if n := k.reads()[totals]; n != 1 {
+			t.Errorf("read %d times at once", n)
+		}
+		if got := smp.sample(t.Context(), totals); got.err != nil {
+			t.Error(got.err)
 		}
 	})
 }
@@ -406,7 +415,7 @@ func TestCountersAppear(t *testing.T) {
 		k := newKernel(1, quarter)
 		k.breakDown(true, nil)
 		smp := k.sampler()
-		if err := smp.remember(); err == nil {
+		if err := smp.record(context.Background()); err == nil {
 			t.Error("no counters, no error")
 		}
 		time.Sleep(time.Second)
@@ -420,21 +429,4 @@ func TestCountersAppear(t *testing.T) {
 			t.Errorf("cpu %s, want %s", got, want)
 		}
 	})
-}
-
-// Tenths are rounded as %.1f rounds them, ties included.
-func TestRoundTenths(t *testing.T) {
-	check := func(x float64) {
-		if got, want := string(appendTenths(nil, roundTenths(x))), fmt.Sprintf("%.1f", x); got != want {
-			t.Errorf("%v: %s, want %s", x, got, want)
-		}
-	}
-	for i := range 100001 {
-		x := float64(i) / 1000
-		check(x)
-		check(math.Nextafter(x, 0))
-		check(math.Nextafter(x, 100))
-		check(float64(i) / 1024)
-		check(100 * float64(i) / 100001)
-	}
 }

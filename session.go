@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -16,10 +17,35 @@ import (
 
 const (
 	maxToken  = 64                     // bytes with no word and no newline that end a session
-	maxReply  = 16 << 10               // bytes of answers that wait to leave together
-	stuckTime = 10 * time.Second       // how long a client may leave its answers unread
+	maxReply  = 16 << 10               // bytes of replies that wait to leave together
+	stuckTime = 10 * time.Second       // how long a client may leave its replies unread
 	leaveTime = 400 * time.Millisecond // for what is to be read or written in the end
 )
+
+// methods are those of HTTP.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"}
+
+// speaksHTTP says whether a client is one of HTTP, by the first bytes that it
+// sends: a method and a space. No word begins with a capital letter, so they are
+// decided with the first byte that differs.
+func speaksHTTP(begin []byte) (http, decided bool) {
+	method, _, ended := bytes.Cut(begin, []byte(" "))
+	for _, m := range methods {
+		switch {
+		case ended && m == string(method):
+			return true, true
+		case !ended && strings.HasPrefix(m, string(begin)):
+			return false, false
+		}
+	}
+	return false, true
+}
+
+// errHTTP says that a conversation is one in HTTP.
+var errHTTP = errors.New("speaks HTTP")
+
+// errSilent is why a client is let go that says nothing for too long.
+var errSilent = errors.New("silent")
 
 const noWord word = -1
 
@@ -75,37 +101,30 @@ func (s *scanner) end() error {
 // full says that the client sent as much without a word as it may.
 func (s *scanner) full() bool { return s.n == maxToken }
 
-// errHTTP says that a session is none, since its client speaks HTTP.
-var errHTTP = errors.New("speaks HTTP")
-
-// methods are those of HTTP. No word begins with a capital letter, so a client
-// that begins with one of these and a space is no client of ours.
-var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"}
-
-// A session answers one client. Its intervals are its own: an answer covers the
-// time since this session was last answered the same word.
+// A session replies to one client. Its intervals are its own: a reply covers
+// the time since this session last replied to the same word.
 type session struct {
 	sampler *sampler
-	scan    scanner
-	last    [readings]answer
-	asked   [readings]int
-	reply   []byte
-	web     bool                 // HTTP is told from words
-	taken   int                  // bytes, while they may be the beginning of HTTP
-	head    []byte               // what was read of HTTP
-	scrapes int                  // of the metrics
-	stuckAt time.Time            // the deadline of writes
-	silence time.Duration        // how long the client may send nothing; 0: for ever
+	idle    time.Duration        // how long the client may send nothing; 0: forever
+	http    bool                 // HTTP is told from words
 	trace   func(request string) // is told every request; nil when nobody listens
+
+	begun   []byte // what was read of HTTP
+	scan    scanner
+	last    [readings]reply
+	asked   [readings]int
+	scrapes int // of the metrics
+	unsent  []byte
+	stuckAt time.Time // the deadline of writes
 }
 
-// An answer is the line that a word got, and the sample where its interval ends.
-type answer struct {
+// A reply is the line that a word got, and the sample where its interval ends.
+type reply struct {
 	line []byte
 	end  *sample
 }
 
-// serve answers the words that arrive on conn, and closes it in the end.
+// serve replies to the words that arrive on conn, and closes it in the end.
 func (s *session) serve(ctx context.Context, conn net.Conn) error {
 	err := s.converse(ctx, conn)
 	if err != errHTTP {
@@ -114,102 +133,88 @@ func (s *session) serve(ctx context.Context, conn net.Conn) error {
 	return err
 }
 
-// errSilent is why a client is let go that says nothing for too long.
-var errSilent = errors.New("silent")
-
-// converse answers the words that arrive on conn until the client says bye,
-// ends its input or is gone, or ctx is done. What one read brings is answered
+// converse replies to the words that arrive on conn until the client says bye,
+// ends its input or is gone, or ctx is done. What one read brings is replied to
 // with one write. The error says why conn had to be closed; errHTTP says that
-// the client speaks HTTP, of which s.head has what was read.
+// the client speaks HTTP, of which s.begun has what was read.
 func (s *session) converse(ctx context.Context, conn net.Conn) error {
-	// Reading stops at once; an answer under way is finished, and soon.
+	// Reading stops at once; a reply under way is finished, and soon.
 	defer context.AfterFunc(ctx, func() {
 		conn.SetReadDeadline(time.Now())
 		conn.SetWriteDeadline(time.Now().Add(leaveTime))
 	})()
 	var in [512]byte
-	for open := true; open; {
-		if s.silence > 0 {
-			conn.SetReadDeadline(time.Now().Add(s.silence))
+	kept, undecided := 0, s.http
+	for {
+		if s.idle > 0 {
+			conn.SetReadDeadline(time.Now().Add(s.idle))
 			if ctx.Err() != nil { // then the deadline above may have come first
 				return nil
 			}
 		}
-		n, readErr := conn.Read(in[:])
-		for i := 0; open && i < n; i++ {
-			if open = s.take(in[i]); s.head != nil {
-				return s.handOver(in[i+1 : n])
+		n, readErr := conn.Read(in[kept:])
+		got := in[:kept+n]
+		if undecided && n > 0 {
+			http, decided := speaksHTTP(got)
+			if http {
+				s.begun = slices.Clone(got)
+				return errHTTP
 			}
-			if len(s.reply) > maxReply {
-				if err := s.flush(ctx, conn); err != nil {
-					return err
-				}
-			}
+			undecided = !decided
 		}
+		if kept = len(got); undecided && readErr == nil {
+			continue
+		}
+		kept = 0
+		open, err := s.take(ctx, conn, got)
 		if readErr == io.EOF {
 			s.refuse(s.scan.end())
 		}
-		if err := s.flush(ctx, conn); err != nil {
-			return err
+		if err == nil {
+			err = s.flush(ctx, conn)
 		}
 		switch {
-		case readErr == nil:
-		case readErr == io.EOF || ctx.Err() != nil:
+		case err != nil:
+			return err
+		case !open, readErr == io.EOF, readErr != nil && ctx.Err() != nil:
 			return nil
 		case errors.Is(readErr, os.ErrDeadlineExceeded):
-			return fmt.Errorf("%w for %v", errSilent, s.silence)
-		default:
+			return fmt.Errorf("%w for %v", errSilent, s.idle)
+		case readErr != nil:
 			return readErr
 		}
 	}
-	return nil
 }
 
-// take takes one byte, adds what it calls for to the reply, and says whether
-// the session goes on.
-func (s *session) take(b byte) bool {
-	if s.web && s.isHTTP(b) {
-		return false
+// take adds what the bytes call for to the replies, and says whether the
+// session goes on.
+func (s *session) take(ctx context.Context, conn net.Conn, bytes []byte) (open bool, err error) {
+	for _, b := range bytes {
+		w, wrong := s.scan.next(b)
+		s.refuse(wrong)
+		if w == noWord {
+			if s.scan.full() {
+				return false, nil
+			}
+			continue
+		}
+		if s.trace != nil {
+			s.trace(strconv.Quote(w.String()))
+		}
+		if w == byeWord {
+			return false, nil
+		}
+		s.answer(ctx, w)
+		if len(s.unsent) > maxReply {
+			if err := s.flush(ctx, conn); err != nil {
+				return false, err
+			}
+		}
 	}
-	w, err := s.scan.next(b)
-	s.refuse(err)
-	if w == noWord {
-		return !s.scan.full()
-	}
-	if s.trace != nil {
-		s.trace(strconv.Quote(w.String()))
-	}
-	if w == byeWord {
-		return false
-	}
-	s.answer(w)
-	return true
+	return true, nil
 }
 
-// isHTTP says whether b is the space behind a method that the connection began
-// with.
-func (s *session) isHTTP(b byte) bool {
-	if s.taken > maxToken {
-		return false
-	}
-	begin := s.scan.token[:s.scan.n]
-	if b == ' ' && s.taken == len(begin) && slices.Contains(methods, string(begin)) {
-		s.head = append(slices.Clone(begin), b)
-		return true
-	}
-	s.taken++
-	return false
-}
-
-// handOver ends a session that is none; rest is what was read with its head.
-//
-//go:noinline // inlined, it would add to the stack that each session keeps
-func (s *session) handOver(rest []byte) error {
-	s.head = append(s.head, rest...)
-	return errHTTP
-}
-
-// refuse adds an error line to the reply, unless err is nil.
+// refuse adds an error line to the replies, unless err is nil.
 func (s *session) refuse(err error) {
 	if err == nil {
 		return
@@ -217,76 +222,70 @@ func (s *session) refuse(err error) {
 	if s.trace != nil {
 		s.trace(err.Error())
 	}
-	s.reply = fmt.Appendf(s.reply, "error: %v\n", err)
+	s.unsent = fmt.Appendf(s.unsent, "error: %v\n", err)
 }
 
-// answer adds the answer to w to the reply. For 100 ms, less the tick by which
-// a client may be early, that is the line that w got before: the counters are
-// too coarse for shorter intervals.
-func (s *session) answer(w word) {
+// answer adds the reply to w. For 100 ms, less the tick by which a client may be
+// early, that is the line that w got before: the counters are too coarse for
+// shorter intervals.
+func (s *session) answer(ctx context.Context, w word) {
 	last := &s.last[w]
-	if last.line == nil {
-		// Here and not where it is written: so much deeper, an allocation makes
-		// the stack grow, of every session and for good.
-		last.line = make([]byte, 0, 16)
-	}
 	if last.end == nil || time.Since(last.end.at) >= minWindow-tick {
-		end, err := s.read(w, last)
-		if err != nil {
+		if err := s.read(ctx, w, last); err != nil {
 			s.refuse(err)
 			return
 		}
-		last.end = end
 	}
 	s.asked[w]++
-	s.sampler.answers[w].Add(1)
-	s.reply = append(s.reply, last.line...)
+	s.sampler.replies[w].Add(1)
+	s.unsent = append(s.unsent, last.line...)
 }
 
-// read makes the line that w reads since its last answer, or else since the
+// read makes the line that w reads since its last reply, or else since the
 // sampler's history begins; a history younger than 100 ms it waits for.
-func (s *session) read(w word, last *answer) (end *sample, err error) {
+func (s *session) read(ctx context.Context, w word, last *reply) error {
 	begin := last.end
 	if begin == nil && w.source() != averages {
-		begin = s.sampler.since(w.source())
+		begin = s.sampler.baseline(ctx, w.source())
 		if begin.err != nil {
-			return nil, begin.err
+			return begin.err
 		}
 		time.Sleep(minWindow - time.Since(begin.at))
 	}
-	end = s.sampler.now(w.source())
+	end := s.sampler.sample(ctx, w.source())
 	if end.err != nil {
-		return nil, end.err
+		return end.err
 	}
 	last.line = append(appendReading(last.line[:0], w, begin, end), '\n')
 	if len(last.line) == 1 {
 		last.end = nil // to begin anew
-		return nil, errors.New("read CPU counters: every CPU is another one than before")
+		return errors.New("read CPU counters: every CPU is another one than before")
 	}
-	return end, nil
+	last.end = end
+	return nil
 }
 
-// flush writes the reply. A client that does not read it in time is cut off,
-// with no more of it kept in the kernel's buffers.
+// flush writes the replies. A client that does not read them in time is cut off,
+// with no more of them kept in the kernel's buffers.
 func (s *session) flush(ctx context.Context, conn net.Conn) error {
-	if len(s.reply) == 0 {
+	if len(s.unsent) == 0 {
 		return nil
 	}
-	// Once a second is enough: to set a deadline costs as much as the answer.
+	// Once a second is enough: to set a deadline costs as much as the reply.
 	if now := time.Now(); s.stuckAt.Sub(now) < stuckTime {
 		s.stuckAt = now.Add(stuckTime + time.Second)
 		conn.SetWriteDeadline(s.stuckAt)
-		if ctx.Err() != nil { // then the deadline of serve may have come first
+		if ctx.Err() != nil { // then the deadline of converse may have come first
 			conn.SetWriteDeadline(now.Add(leaveTime))
 		}
 	}
-	_, err := conn.Write(s.reply)
+	_, err := conn.Write(s.unsent)
 	if tcp, ok := conn.(*net.TCPConn); ok && errors.Is(err, os.ErrDeadlineExceeded) {
 		tcp.SetLinger(0)
 		tcp.Close()
 	}
-	if s.reply = s.reply[:0]; cap(s.reply) > 1<<10 {
-		s.reply = nil // an exception, not to be held until the next one
+	if s.unsent = s.unsent[:0]; cap(s.unsent) > 1<<10 {
+		s.unsent = nil // an exception, not to be held until the next one
 	}
 	return err
 }
@@ -305,8 +304,8 @@ func (s *session) requests() string {
 	return cmp.Or(text.String(), " nothing")
 }
 
-// hangUp closes conn so that the last answer arrives: closing with input unread
-// resets a TCP connection, and the reset can overtake the answer.
+// hangUp closes conn so that the last reply arrives: closing with input unread
+// resets a TCP connection, and the reset can overtake the reply.
 func hangUp(conn net.Conn) {
 	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		conn.SetReadDeadline(time.Now().Add(leaveTime))

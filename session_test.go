@@ -34,10 +34,10 @@ var still = sync.OnceValue(func() *sampler {
 		avg:   func() (*load.AvgStat, error) { return &load.AvgStat{Load1: 3, Load5: 2, Load15: 1}, nil },
 		every: ageless,
 	}
-	smp.remember()
+	smp.record(context.Background())
 	time.Sleep(minWindow)      // a first answer waits for it otherwise
 	for src := range sources { // and none of these is ever too old
-		now := *smp.now(src)
+		now := *smp.sample(context.Background(), src)
 		now.at = now.at.Add(ageless)
 		smp.newest[src].Store(&now)
 	}
@@ -185,14 +185,14 @@ func FuzzTongue(f *testing.F) {
 			rest = rest[n:]
 		}
 		conn := &tape{chunks: chunks}
-		s := &session{sampler: still(), web: true}
+		s := &session{sampler: still(), http: true}
 		err := s.serve(context.Background(), conn)
 		method, _, ok := bytes.Cut(in, []byte(" "))
 		if want := ok && slices.Contains(methods, string(method)); want != (err == errHTTP) {
 			t.Fatalf("%q cut by %v: %v", in, cuts, err)
 		}
 		if err == errHTTP {
-			if got := append(s.head, bytes.Join(conn.chunks, nil)...); !bytes.Equal(got, in) || len(conn.writes) > 0 {
+			if got := append(s.begun, bytes.Join(conn.chunks, nil)...); !bytes.Equal(got, in) || len(conn.writes) > 0 {
 				t.Errorf("of %q are left %q, with %q written", in, got, conn.writes)
 			}
 		} else if got, want := strings.Join(conn.writes, ""), strings.Join(play(still(), in), ""); got != want {
@@ -216,7 +216,7 @@ func TestOneWrite(t *testing.T) {
 func TestReplyIsBounded(t *testing.T) {
 	smp := newSampler()
 	smp.times = func(bool) ([]cpu.TimesStat, error) { return make([]cpu.TimesStat, 1000), nil }
-	smp.remember()
+	smp.record(context.Background())
 	time.Sleep(minWindow)
 	conn := &tape{chunks: [][]byte{bytes.Repeat([]byte("cores"), 100)}}
 	s := &session{sampler: smp}
@@ -226,8 +226,8 @@ func TestReplyIsBounded(t *testing.T) {
 			t.Errorf("a write of %d bytes", len(text))
 		}
 	}
-	if cap(s.reply) > 1<<10 {
-		t.Errorf("%d bytes kept after the answer", cap(s.reply))
+	if cap(s.unsent) > 1<<10 {
+		t.Errorf("%d bytes kept after the answer", cap(s.unsent))
 	}
 }
 
@@ -237,9 +237,7 @@ func TestHotPathAllocates(t *testing.T) {
 	s := &session{sampler: smp}
 	conn := &counter{}
 	ask := func() {
-		for _, b := range []byte("cpu\n") {
-			s.take(b)
-		}
+		s.take(context.Background(), conn, []byte("cpu\n"))
 		s.flush(context.Background(), conn)
 	}
 	ask()
@@ -325,7 +323,7 @@ func TestSilence(t *testing.T) {
 		ended := make(chan error)
 		k := newKernel(1, quarter)
 		go func() {
-			ended <- (&session{sampler: k.sampler(), silence: 30 * time.Second}).serve(t.Context(), server)
+			ended <- (&session{sampler: k.sampler(), idle: 30 * time.Second}).serve(t.Context(), server)
 		}()
 		for range 5 {
 			time.Sleep(29 * time.Second)
@@ -361,10 +359,8 @@ func TestClocks(t *testing.T) {
 		}
 		s := &session{sampler: smp}
 		s.last[cpuWord].end = begin
-		for _, b := range []byte("cpu") {
-			s.take(b)
-		}
-		if got := string(s.reply); got != "25.0\n" {
+		s.take(context.Background(), nil, []byte("cpu"))
+		if got := string(s.unsent); got != "25.0\n" {
 			t.Errorf("set by %d h: %q", hours, got)
 		}
 	}

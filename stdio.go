@@ -1,11 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"os"
 	"os/exec"
@@ -20,7 +20,7 @@ var errEnd = errors.New("end of polling")
 
 // stdoutError is what to say of an error of standard output, if it is one.
 func stdoutError(err error) error {
-	if err == nil || err == errEnd {
+	if err == nil {
 		return err
 	}
 	return fmt.Errorf("write standard output: %w", cause(err))
@@ -62,36 +62,19 @@ func watchReader(pipe *os.File, gone func()) {
 // An output is a writer that may block for ever, as a pipe that nobody reads,
 // and that is left when ctx is done.
 type output struct {
-	ctx   context.Context
-	texts chan []byte
-	done  chan error // of each text
-}
-
-func newOutput(ctx context.Context, w io.Writer) *output {
-	o := &output{ctx: ctx, texts: make(chan []byte), done: make(chan error, 1)}
-	go func() { // ends with ctx; a write that never ends, with the process
-		for {
-			select {
-			case text := <-o.texts:
-				_, err := w.Write(text)
-				o.done <- err
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return o
+	ctx context.Context
+	io.Writer
 }
 
 // Write gives errEnd when ctx is done before the text is written.
-func (o *output) Write(text []byte) (int, error) {
+func (o output) Write(text []byte) (int, error) {
+	done := make(chan error, 1)
+	go func() { // ends with the write; one that never ends, with the process
+		_, err := o.Writer.Write(text)
+		done <- err
+	}()
 	select {
-	case o.texts <- text:
-	case <-o.ctx.Done():
-		return 0, errEnd
-	}
-	select {
-	case err := <-o.done:
+	case err := <-done:
 		if err == nil {
 			return len(text), nil
 		}
@@ -99,11 +82,11 @@ func (o *output) Write(text []byte) (int, error) {
 		case <-o.ctx.Done(): // the reader is gone, and that ends us
 			return 0, errEnd
 		case <-time.After(lastWait / 4):
-			return 0, err
+			return 0, stdoutError(err)
 		}
 	case <-o.ctx.Done():
 		select {
-		case err := <-o.done: // it was almost written
+		case err := <-done: // it was almost written
 			if err == nil {
 				return len(text), nil
 			}
@@ -111,6 +94,41 @@ func (o *output) Write(text []byte) (int, error) {
 		}
 		return 0, errEnd
 	}
+}
+
+// A lineReader reads lines one at a time, and none before it is wanted.
+type lineReader struct {
+	*bufio.Scanner
+	name string
+}
+
+// A textLine is what a lineReader read: a line, or why there is none. The
+// error is io.EOF at the end.
+type textLine struct {
+	text string
+	err  error
+}
+
+// next reads the next line. Nobody need wait for it.
+func (r lineReader) next() <-chan textLine {
+	read := make(chan textLine, 1)
+	go func() { // ends with the line, or with the process
+		if r.Scan() {
+			read <- textLine{text: r.Text()}
+			return
+		}
+		err := r.Err()
+		switch err {
+		case nil:
+			err = io.EOF
+		case bufio.ErrTooLong:
+			err = fmt.Errorf("%s: a line without end", r.name)
+		default:
+			err = fmt.Errorf("%s: %w", r.name, cause(err))
+		}
+		read <- textLine{err: err}
+	}()
+	return read
 }
 
 // How long standard output may take for what was answered, and what is to end.
@@ -191,8 +209,8 @@ type process struct {
 }
 
 // startProcess starts command in a shell. Its standard error goes
-// where ours does.
-func startProcess(command string) (net.Conn, error) {
+// to stderr.
+func startProcess(command string, stderr io.Writer) (net.Conn, error) {
 	shell := []string{"sh", "-c"}
 	switch runtime.GOOS {
 	case "windows":
@@ -208,7 +226,7 @@ func startProcess(command string) (net.Conn, error) {
 		p.from, stdout, err = os.Pipe()
 	}
 	if err == nil {
-		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, log.Writer()
+		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, stderr
 		p.cmd.WaitDelay = lastWait // for whoever keeps its standard error open
 		err = p.cmd.Start()
 	}

@@ -44,14 +44,14 @@ func TestOutputBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()
 		ctx, cancel := context.WithCancel(t.Context())
-		o := newOutput(ctx, w)
+		o := output{ctx, w}
 		go func() { r.Read(make([]byte, 10)) }()
 		if _, err := o.Write([]byte("one\n")); err != nil {
 			t.Error(err)
 		}
 		time.AfterFunc(time.Hour, cancel)
 		begin := time.Now()
-		if _, err := o.Write([]byte("two\n")); err != errEnd || time.Since(begin) != time.Hour+byeTime {
+		if _, err := o.Write([]byte("two\n")); err != errEnd || time.Since(begin) != time.Hour+lastWait/4 {
 			t.Errorf("%v after %v", err, time.Since(begin))
 		}
 		r.Close() // as with the process

@@ -1,0 +1,11 @@
+//go:build !linux && !darwin && !dragonfly && !freebsd && !netbsd && !openbsd
+
+package main
+
+import "os"
+
+var suspendSignals []os.Signal
+
+func stopSelf() {}
+
+func flushTerminal() {}
