@@ -341,11 +341,15 @@ func (c *chart) plot(f *frame, shown []point, y, rows int) {
 			f.put(left+at%width, y+at/width, b.owners[at], string(rune(0x2800+int(dots))))
 		}
 	}
-	if !c.mono && !c.ascii {
-		return
+	if c.mono || c.ascii {
+		c.putMarks(f, b, shown, left, y, begin, top)
 	}
-	// A mark in every eighth column, where the curves of several do not meet, and
-	// at the newest value.
+}
+
+// putMarks puts the marks of the curves in every eighth column, where those of
+// several do not meet, and at the newest value; all of them where there is
+// nothing else.
+func (c *chart) putMarks(f *frame, b *braille, shown []point, left, y int, begin time.Time, top float64) {
 	for i := range c.names {
 		for n, p := range shown {
 			x, dy, ok := b.place(p, i, begin, c.window, top)

@@ -239,16 +239,14 @@ func (p *poller) run(ctx context.Context) error {
 
 // poll gives errEnd when it has polled enough, or ctx is done.
 func (p *poller) poll(ctx context.Context) error {
-	var never time.Time
 	if !p.keep { // then it begins when all are there
-		if _, ok := p.tick(ctx, nil, never); !ok {
+		if _, ok := p.tick(ctx, nil, time.Time{}); !ok {
 			return errEnd
 		}
 	}
 	// A host alone may be late. Beside others, or where a gap must show, its
-	// time is over with the tick; but a command may take its time to connect.
+	// time is over with the tick.
 	patient := len(p.hosts) == 1 && !p.keep || p.interval == 0
-	connecting := !p.keep && slices.ContainsFunc(p.hosts, func(h *host) bool { return h.network == command })
 	late := max(p.interval/2, maxLate)
 	c := clock{time.Now(), p.interval}
 	for n, lines := 0, 0; p.count == 0 || lines < p.count; lines++ {
@@ -261,12 +259,9 @@ func (p *poller) poll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		at, over := c.at(n), never
-		if !patient && (lines > 0 || !connecting) {
-			over = c.at(n + 1)
-			if least := time.Now().Add(p.interval / 2); over.Before(least) {
-				over = least // half of it is left to the late
-			}
+		at, over := c.at(n), time.Time{}
+		if !patient && (lines > 0 || p.keep || !p.hasCommands()) { // which may take their time to connect
+			over = latest(c.at(n+1), time.Now().Add(p.interval/2)) // half of it is left to the late
 		}
 		l, ok := p.tick(ctx, ws, over)
 		if !ok {
@@ -278,16 +273,27 @@ func (p *poller) poll(ctx context.Context) error {
 		if err := p.emit(l); err != nil {
 			return err
 		}
-		switch {
+		switch now := time.Now(); {
 		case p.interval > 0 && patient:
-			n = c.after(n, time.Now(), 0)
+			n = c.after(n, now, 0)
 		case p.interval > 0:
-			n = c.after(n, time.Now(), late)
+			n = c.after(n, now, late)
 		case p.input == nil && !l.answered:
-			c.start = time.Now().Add(time.Second) // or nan would come as fast as it prints
+			c.start = now.Add(time.Second) // or nan would come as fast as it prints
 		}
 	}
 	return errEnd
+}
+
+func (p *poller) hasCommands() bool {
+	return slices.ContainsFunc(p.hosts, func(h *host) bool { return h.network == command })
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // await gives what comes first from ch, or errEnd when ctx is done before. When
@@ -316,7 +322,7 @@ func (p *poller) due(ctx context.Context, c clock, n int, late time.Duration) (i
 			return n, err
 		}
 		now := time.Now()
-		if now.Sub(c.at(n)) <= late {
+		if p.interval == 0 || now.Sub(c.at(n)) <= late {
 			return n, nil
 		}
 		n = c.after(n, now, 0)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"slices"
 	"sync"
@@ -142,7 +141,7 @@ func (g *graph) run(ctx context.Context, quit func()) {
 				return
 			}
 		case <-g.tstp:
-			if err := g.suspend(stopSelf); err != nil {
+			if err := g.suspend(false); err != nil {
 				say("%v", err)
 				quit()
 				return
@@ -170,7 +169,7 @@ func (g *graph) heed(event tcell.Event) bool {
 		case event.Key() == tcell.KeyCtrlC, event.Key() == tcell.KeyEsc, key == "q":
 			return false
 		case event.Key() == tcell.KeyCtrlZ:
-			if err := g.suspend(stopJob); err != nil {
+			if err := g.suspend(true); err != nil {
 				say("%v", err)
 				return false
 			}
@@ -199,19 +198,13 @@ func (g *graph) isOnButton(x, y int) bool {
 	return g.shown != nil && y == g.shown.h-1 && x < utf8.RuneCountInString(g.chart.button(g.shown.w))
 }
 
-// suspend gives the terminal to the shell and lets the process be stopped; when
-// that is over it takes the terminal again.
-func (g *graph) suspend(stop func()) error {
+// suspend gives the terminal to the shell and stops the process, or all of its
+// job; when that is over it takes the terminal again.
+func (g *graph) suspend(job bool) error {
 	g.giveTerminal()
-	stop()
+	suspend(job)
 	g.change((*chart).gap)
 	return g.takeTerminal() // the library can resume, too, but may lose the first key
-}
-
-// stopJob stops all processes of the job, as the terminal itself would.
-func stopJob() {
-	// Not every platform's package syscall can.
-	exec.Command("sh", "-c", "kill -TSTP 0").Run()
 }
 
 // toggle begins a pause, or ends it.
@@ -365,6 +358,7 @@ func (t *boundedTty) Drain() error {
 		select {
 		case <-t.stuck:
 		case <-time.After(drainTime):
+			return nil // to change the modes would wait for that write
 		}
 	}
 	return t.Tty.Drain()

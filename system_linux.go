@@ -2,16 +2,41 @@ package main
 
 import (
 	"os"
+	"os/signal"
 	"syscall"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // suspendSignals ask the process to stop until it is continued.
 var suspendSignals = []os.Signal{syscall.SIGTSTP}
 
-// stopSelf stops the process, as a signal of suspendSignals does by default.
-func stopSelf() { syscall.Kill(syscall.Getpid(), syscall.SIGTSTP) }
+// suspend stops the process, or all of its job, until it is continued: as SIGTSTP
+// does by default, which Go no longer lets it do once it was caught. It does
+// nothing where nobody could continue the process.
+func suspend(job bool) {
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, syscall.SIGCONT)
+	defer signal.Stop(continued)
+	var byDefault, caught [64]byte // larger than any platform's struct sigaction
+	action := func(set, old *[64]byte) {
+		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGTSTP), uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+	}
+	action(&byDefault, &caught)
+	defer action(&caught, nil)
+	pid := syscall.Getpid()
+	if job {
+		pid = 0
+	}
+	syscall.Kill(pid, syscall.SIGTSTP)
+	select {
+	case <-continued:
+	case <-time.After(100 * time.Millisecond):
+	}
+}
 
 // flushTerminal throws away what was written to the terminal that it has not
 // shown yet.
@@ -22,6 +47,11 @@ func flushTerminal() {
 	}
 	defer tty.Close()
 	if conn, err := tty.SyscallConn(); err == nil {
-		conn.Control(func(fd uintptr) { unix.IoctlSetInt(int(fd), unix.TCFLSH, unix.TCOFLUSH) })
+		conn.Control(func(fd uintptr) {
+			unix.IoctlSetInt(int(fd), unix.TCFLSH, unix.TCOFLUSH)
+			if modes, err := term.GetState(int(fd)); err == nil {
+				term.Restore(int(fd), modes) // which wakes the writer that waits for room
+			}
+		})
 	}
 }

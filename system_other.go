@@ -6,6 +6,6 @@ import "os"
 
 var suspendSignals []os.Signal
 
-func stopSelf() {}
+func suspend(job bool) {}
 
 func flushTerminal() {}
