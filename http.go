@@ -33,6 +33,7 @@ type web struct {
 	*http.Server
 	sampler     *sampler
 	connections func() int32
+	ctx         context.Context // of run; that of a request ends with its client's input
 
 	conns chan net.Conn
 	done  chan struct{}
@@ -83,6 +84,7 @@ func (w *web) Addr() net.Addr { return &net.TCPAddr{} }
 // run serves what is handed over until ctx is done; then it finishes what is
 // under way, and soon.
 func (w *web) run(ctx context.Context) {
+	w.ctx = ctx
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(over)
@@ -153,13 +155,13 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		out.Header().Set("Allow", "GET, HEAD")
 		refuse(http.StatusMethodNotAllowed, "only GET and HEAD")
 	case reading >= 0:
-		s.answer(r.Context(), word(reading))
+		s.answer(w.ctx, word(reading))
 		text := s.unsent
 		s.unsent = nil
 		w.send(out, text, "text/plain; charset=utf-8")
 	case path == "metrics":
 		s.scrapes++
-		w.send(out, w.metrics(r.Context()), "text/plain; version=0.0.4; charset=utf-8")
+		w.send(out, w.metrics(w.ctx), "text/plain; version=0.0.4; charset=utf-8")
 	default:
 		refuse(http.StatusNotFound, "there are /"+strings.Join(words[:readings], ", /")+" and /metrics")
 	}
