@@ -13,8 +13,9 @@ import (
 )
 
 // An address is what to dial or to listen on. In the networks that are not
-// TCP, host is a path or a command.
-type address struct{ network, host, port string }
+// TCP, host is a path or a command. The label, if there is one, is what it is
+// called.
+type address struct{ network, host, port, label string }
 
 const (
 	memory  = "memory"  // this machine, with no network between
@@ -24,19 +25,30 @@ const (
 )
 
 func (a address) String() string {
+	switch {
+	case a.label != "":
+		return quoteOdd(a.label)
+	case a.network == socket, a.network == command:
+		return quoteOdd(a.host)
+	}
+	return a.target()
+}
+
+// target is what package net wants to know of a.
+func (a address) target() string {
 	switch a.network {
 	case memory:
 		return "this machine"
 	case stdio:
 		return "standard input"
 	case socket, command:
-		return quoteOdd(a.host)
+		return a.host
 	}
 	return net.JoinHostPort(a.host, a.port)
 }
 
-// label is a's name in a header, where white space parts the columns.
-func (a address) label() string {
+// column is a's name in a header, where white space separates the columns.
+func (a address) column() string {
 	return strings.Join(strings.Fields(a.String()), "_")
 }
 
@@ -47,9 +59,9 @@ func (a address) reachable(at net.Addr) string {
 	if !ok || !bound.IP.IsUnspecified() {
 		return ""
 	}
-	var text strings.Builder
+	var names []string
 	if name, err := os.Hostname(); err == nil {
-		fmt.Fprintf(&text, ", this host is %s", name)
+		names = append(names, "host "+name)
 	}
 	both := a.network == "tcp" && runtime.GOOS != "openbsd" // the IPv6 socket is IPv4's, too
 	all, _ := net.InterfaceAddrs()
@@ -59,34 +71,46 @@ func (a address) reachable(at net.Addr) string {
 			continue
 		}
 		if is4, bound4 := ip.IP.To4() != nil, bound.IP.To4() != nil; is4 == bound4 || is4 && both {
-			fmt.Fprintf(&text, " %s", ip.IP)
+			names = append(names, ip.IP.String())
 		}
 	}
-	return text.String()
+	if len(names) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(names, ", ") + ")"
 }
 
 // defaultPort is the port of addresses that have none.
 var defaultPort = "5000"
 
-// dialAddresses reads the operands of dial mode: host [port], or several
-// hosts. A second one that is a number is a port; where there are just two, so
-// is the name of a service.
-func dialAddresses(network string, operands []string) (addrs []address, err error) {
+// dialAddresses reads the operands of dial mode: host [port], or several hosts.
+// A second one that is a number is a port; where there are just two, so is the
+// name of a service. The port of -p is that of every host that names none.
+func dialAddresses(network string, operands []string, port string) (addrs []address, err error) {
 	first, rest := operands[0], operands[1:]
-	port := ""
+	own := ""
 	if len(rest) > 0 && (isNumber(rest[0]) || len(rest) == 1 && isService(rest[0])) {
-		port, rest = rest[0], rest[1:]
+		own, rest = rest[0], rest[1:]
 	}
-	for _, host := range append([]string{first}, rest...) {
+	if own != "" && port != "" {
+		return nil, fmt.Errorf("port given twice: %s and %s", port, own)
+	}
+	for i, host := range append([]string{first}, rest...) {
 		if isNumber(host) {
-			return nil, fmt.Errorf("%s is a port without a host (to serve: cpunc -l %[1]s, to dial: cpunc localhost %[1]s)", host)
+			return nil, fmt.Errorf("missing host before port %s (to serve: cpunc -l %[1]s, to dial: cpunc localhost %[1]s)", host)
 		}
-		addr, err := parseAddress(network, host, port, 1)
+		if strings.HasPrefix(host, ":") && isNumber(host[1:]) {
+			return nil, fmt.Errorf("missing host in %q (this machine: localhost%[1]s)", host)
+		}
+		apart := port
+		if i == 0 && own != "" {
+			apart = own
+		}
+		addr, err := parseAddress(network, host, apart, 1, apart == own)
 		if err != nil {
 			return nil, err
 		}
 		addrs = append(addrs, addr)
-		port = ""
 	}
 	return addrs, nil
 }
@@ -98,11 +122,14 @@ func listenAddress(network string, operands []string, port string) ([]address, e
 	if network == "tcp6" { // which localhost need not be
 		host = "::1"
 	}
+	if n := len(operands); n > 0 && n <= 2 && port != "" && (n == 2 || isNumber(operands[0])) {
+		return nil, fmt.Errorf("port given twice: %s and %s", port, operands[n-1])
+	}
 	switch {
 	case len(operands) > 2:
-		return nil, fmt.Errorf("one host and one port at most: %q", operands)
-	case len(operands) > 0 && port != "" && (len(operands) == 2 || isNumber(operands[0])):
-		return nil, fmt.Errorf("two ports: %q and %q", port, operands[len(operands)-1])
+		return nil, errors.New("too many arguments (want [host] [port])")
+	case len(operands) == 2 && isNumber(operands[0]) && isNumber(operands[1]):
+		return nil, fmt.Errorf("port given twice: %s and %s", operands[0], operands[1])
 	case len(operands) == 2:
 		host, port = operands[0], operands[1]
 	case len(operands) == 1 && isNumber(operands[0]):
@@ -110,14 +137,17 @@ func listenAddress(network string, operands []string, port string) ([]address, e
 	case len(operands) == 1:
 		host = operands[0]
 	}
-	addr, err := parseAddress(network, host, port, 0)
+	if strings.HasPrefix(host, ":") && isNumber(host[1:]) {
+		return nil, fmt.Errorf("missing host in %q (all interfaces: 0.0.0.0 %s)", host, host[1:])
+	}
+	addr, err := parseAddress(network, host, port, 0, true)
 	return []address{addr}, err
 }
 
-// parseAddress reads a host, host:port or [host]:port. The port may also be
-// given apart, and is 5000 when it is not given at all; lowest is the least
-// that it may be.
-func parseAddress(network, s, port string, lowest int) (address, error) {
+// parseAddress reads a host, host:port or [host]:port. The port may also be given
+// apart, and is 5000 when it is not given at all; lowest is the least that it may
+// be. One that is given apart is an error beside one in s when it is for s alone.
+func parseAddress(network, s, port string, lowest int, alone bool) (address, error) {
 	host := s
 	_, notIP := netip.ParseAddr(s)
 	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
@@ -126,25 +156,25 @@ func parseAddress(network, s, port string, lowest int) (address, error) {
 		var own string
 		var err error
 		if host, own, err = net.SplitHostPort(s); err != nil || own == "" {
-			return address{}, fmt.Errorf("%q is no host:port", s)
+			return address{}, fmt.Errorf("invalid address %q (want host:port)", s)
 		}
-		if port != "" {
-			return address{}, fmt.Errorf("two ports: %q and %q", s, port)
+		if port != "" && alone {
+			return address{}, fmt.Errorf("port given twice: %s and %s", own, port)
 		}
 		port = own
 	}
 	_, notIP = netip.ParseAddr(host)
 	if host == "" || host == "-" || strings.ContainsAny(host, "[] \t\r\n") || notIP != nil && strings.Contains(host, ":") {
-		return address{}, fmt.Errorf("%q names no host", s)
+		return address{}, fmt.Errorf("invalid host %q", s)
 	}
 	if port == "" {
 		port = defaultPort
 	}
 	n, err := net.LookupPort("tcp", port)
 	if err != nil || n < lowest || port == "-" { // which the library takes for 0
-		return address{}, fmt.Errorf("%q is no port", port)
+		return address{}, fmt.Errorf("invalid port %q", port)
 	}
-	return address{network, host, strconv.Itoa(n)}, nil
+	return address{network: network, host: host, port: strconv.Itoa(n)}, nil
 }
 
 func isService(s string) bool {
@@ -169,25 +199,21 @@ func (p *prefixes) Set(text string) error {
 	var more prefixes
 	for one := range strings.SplitSeq(text, ",") {
 		prefix, err := netip.ParsePrefix(one)
-		if addr, aerr := netip.ParseAddr(one); aerr == nil {
-			prefix, err = netip.PrefixFrom(addr.WithZone(""), addr.BitLen()), nil
+		if addr, aerr := netip.ParseAddr(one); aerr == nil && addr.Zone() == "" {
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 		}
-		if err != nil {
-			return errors.New("no address, nor a prefix like 192.0.2.0/24 or 2001:db8::/32")
+		if err != nil { // also for a prefix with a zone, which would match nobody
+			return errors.New("not an IP address or CIDR prefix")
 		}
 		if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= 96 {
 			prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96)
 		}
 		if prefix != prefix.Masked() {
-			return fmt.Errorf("has bits set behind its length; %s has not", prefix.Masked())
+			return fmt.Errorf("host bits are set (did you mean %s?)", prefix.Masked())
 		}
 		more = append(more, prefix)
 	}
-	for _, prefix := range more {
-		if !slices.Contains(*p, prefix) { // the parser sets each of a flag's names
-			*p = append(*p, prefix)
-		}
-	}
+	*p = append(*p, more...)
 	return nil
 }
 

@@ -7,6 +7,15 @@ import (
 	"testing"
 )
 
+// parsed gives the addresses of a command line.
+func parsed(args string) ([]address, error) {
+	opt, err := parse(strings.Fields(args))
+	if err != nil {
+		return nil, err
+	}
+	return opt.addresses, nil
+}
+
 func TestAddresses(t *testing.T) {
 	for _, test := range []struct{ operands, want string }{
 		{"", "this machine"},
@@ -24,7 +33,15 @@ func TestAddresses(t *testing.T) {
 		{"web1 web2:6000 web3", "web1:5000 web2:6000 web3:5000"},
 		{"web1 6000 web2", "web1:6000 web2:5000"},
 		{"web1 http web2", "web1:5000 http:5000 web2:5000"},
+		{"-p 6000 web1", "web1:6000"},
+		{"-p http web1 web2:81 [::1]", "web1:80 web2:81 [::1]:80"},
+		{"web1 -p6000 web2", "web1:6000 web2:6000"},
+		{"--label a web1 web2", "a web2:5000"},
+		{"--label a --label b web1 web2", "a b"},
 
+		{"web1 6000 -p 6000", "error"},
+		{"-p 6000", "error"},
+		{"--label a --label b web1", "error"},
 		{"web1 web2 6000", "error"},
 		{"6000", "error"},
 		{"web1 0", "error"},
@@ -36,7 +53,7 @@ func TestAddresses(t *testing.T) {
 		{"[::1", "error"},
 		{"a:b:c", "error"},
 	} {
-		addrs, err := addresses(new(options), strings.Fields(test.operands))
+		addrs, err := parsed(test.operands)
 		got := strings.Trim(fmt.Sprint(addrs), "[]")
 		if len(addrs) == 1 {
 			got = addrs[0].String() // has brackets of its own
@@ -55,20 +72,20 @@ func TestAddresses(t *testing.T) {
 		{"0.0.0.0 6000", "", "0.0.0.0:6000"},
 		{":: 6000", "", "[::]:6000"},
 		{"web1", "", "web1:5000"},
-		{"", "6000", "localhost:6000"},
-		{"0.0.0.0", "6000", "0.0.0.0:6000"},
+		{"", " -p 6000", "localhost:6000"},
+		{"0.0.0.0", " -p 6000", "0.0.0.0:6000"},
 		{"web1:6000", "", "web1:6000"},
 		{"-", "", "standard input"},
 
 		{"- 6000", "", "error"},
-		{"-", "6000", "error"},
-		{"web1 6000", "6000", "error"},
-		{"6000", "6000", "error"},
+		{"-", " -p 6000", "error"},
+		{"web1 6000", " -p 6000", "error"},
+		{"6000", " -p 6000", "error"},
 		{"99999", "", "error"},
-		{"", "x", "error"},
+		{"", " -p x", "error"},
 		{"a 1 2", "", "error"},
 	} {
-		addrs, err := addresses(&options{listen: true, port: test.port}, strings.Fields(test.operands))
+		addrs, err := parsed("-l " + test.operands + test.port)
 		got := ""
 		if len(addrs) == 1 {
 			got = addrs[0].String()
@@ -88,7 +105,7 @@ func FuzzAddress(f *testing.F) {
 		f.Add(s, "6000")
 	}
 	f.Fuzz(func(t *testing.T, s, port string) {
-		addr, err := parseAddress("tcp", s, port, 1)
+		addr, err := parseAddress("tcp", s, port, 1, true)
 		if err != nil {
 			return
 		}

@@ -306,7 +306,7 @@ func BenchmarkPhase(b *testing.B) {
 			emit: func(l line) error { ticks = append(ticks, l.at); return nil },
 		}
 		for range hosts {
-			p.hosts = append(p.hosts, &host{address: address{"tcp", name, port}})
+			p.hosts = append(p.hosts, &host{address: address{network: "tcp", host: name, port: port}})
 		}
 		if err := p.run(b.Context()); err != nil {
 			b.Fatal(err)

@@ -25,6 +25,7 @@ type chart struct {
 	newest  []string
 	points  []point // oldest first
 	stopped bool
+	help    bool   // the keys are shown over the chart
 	message string // the last one that standard error would have had
 }
 
@@ -143,7 +144,7 @@ func (f *frame) String() string {
 func (c *chart) draw(w, h int) *frame {
 	f := newFrame(w, h)
 	if w < minWidth || h < minHeight {
-		f.put(0, 0, plain, fmt.Sprintf("too small: %d×%d is needed", minWidth, minHeight))
+		f.put(0, 0, plain, fmt.Sprintf("need %d×%d", minWidth, minHeight))
 		return f
 	}
 	shown := c.shown()
@@ -163,8 +164,36 @@ func (c *chart) draw(w, h int) *frame {
 	}
 	button := c.button(w)
 	f.put(0, h-1, bold, button)
-	f.put(utf8.RuneCountInString(button)+1, h-1, plain, c.message)
+	beside := c.message
+	if keys := "  ? help  q quit  +/- zoom"; beside == "" && utf8.RuneCountInString(button+keys) < w {
+		beside = keys
+	}
+	f.put(utf8.RuneCountInString(button)+1, h-1, plain, beside)
+	if c.help {
+		f.putBox(keyHelp)
+	}
 	return f
+}
+
+// keyHelp is what ? and h show.
+var keyHelp = []string{
+	"space, click  pause, resume",
+	"+  -          zoom in, out ",
+	"Ctrl-Z        suspend      ",
+	"q  Esc        quit         ",
+	"?  h          hide this    ",
+}
+
+// putBox writes lines of equal width into the middle, with a space around them.
+func (f *frame) putBox(lines []string) {
+	w := utf8.RuneCountInString(lines[0]) + 2
+	x, y := max(0, (f.w-w)/2), max(0, (f.h-len(lines)-2)/2)
+	for i := range len(lines) + 2 {
+		f.put(x, y+i, bold, strings.Repeat(" ", w))
+		if i > 0 && i <= len(lines) {
+			f.put(x+1, y+i, bold, lines[i-1])
+		}
+	}
 }
 
 // shown gives the points in the window, and the one before.
@@ -179,11 +208,11 @@ func (c *chart) shown() []point {
 
 // button is short where that leaves more room for the message.
 func (c *chart) button(w int) string {
-	text := "[ monitoring on: press space or click to stop ]"
-	short := "[ on: space stops ]"
+	text := "[ running: click or press space to pause ]"
+	short := "[ running: space ]"
 	if c.stopped {
-		text = "[ monitoring off: press space or click to start ]"
-		short = "[ off: space starts ]"
+		text = "[ paused: click or press space to resume ]"
+		short = "[ paused: space ]"
 	}
 	if c.message != "" {
 		w -= 1 + utf8.RuneCountInString(c.message)

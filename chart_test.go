@@ -53,14 +53,16 @@ func TestFrames(t *testing.T) {
 	stopped.add(line{at: noon.Add(50 * time.Second), names: []string{"cpu"}, columns: []string{"10.0"}})
 	stopped.add(line{at: noon.Add(55 * time.Second), names: []string{"cpu"}, columns: []string{"90.0"}})
 	stopped.stopped = true
-	stopped.message = "localhost:5000: connection closed; dialing again"
+	stopped.message = "localhost:5000: connection closed; reconnecting"
 	zoomed := chartOf("CPU utilization (%)  localhost:5000", 100, 300, []string{"cpu"}, square)
 	zoomed.zoom(0.5)
-	zoomed.message = "localhost:5000: connection closed; dialing again"
+	zoomed.message = "localhost:5000: connection closed; reconnecting"
 	mono := chartOf("CPU utilization (%)  web1:5000 web2:5000", 100, 70, hosts, gapped)
 	mono.mono = true
 	ascii := chartOf("CPU utilization (%)  web1:5000 web2:5000", 100, 70, hosts, gapped)
 	ascii.ascii = true
+	keys := chartOf("CPU utilization (%)  localhost:5000", 100, 61, []string{"cpu"}, square)
+	keys.help = true
 	for _, test := range []struct {
 		name string
 		*chart
@@ -76,6 +78,7 @@ func TestFrames(t *testing.T) {
 		{"zoomed", zoomed, 80, 16},
 		{"mono", mono, 80, 24},
 		{"ascii", ascii, 80, 24},
+		{"keys", keys, 80, 16},
 		{"small", chartOf("CPU utilization (%)  localhost:5000", 100, 61, []string{"cpu"}, square), 30, 8},
 		{"tiny", chartOf("CPU utilization (%)  localhost:5000", 100, 61, []string{"cpu"}, square), 29, 8},
 	} {

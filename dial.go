@@ -47,17 +47,14 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	deadline := time.Now().Add(d.wait)
 	limited, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	where := a.String()
-	if a.network == socket {
-		where = a.host
-	} else if _, notIP := netip.ParseAddr(a.host); d.verbose && notIP != nil {
+	if _, notIP := netip.ParseAddr(a.host); d.verbose && notIP != nil && a.network != socket {
 		if ips, err := net.DefaultResolver.LookupHost(limited, a.host); err == nil {
-			say("%s is %s", a.host, strings.Join(ips, " "))
+			say("%s resolves to %s", a.host, strings.Join(ips, " "))
 		}
 	}
-	conn, err := new(net.Dialer).DialContext(limited, a.network, where)
+	conn, err := new(net.Dialer).DialContext(limited, a.network, a.target())
 	if err != nil && ctx.Err() == nil && !time.Now().Before(deadline) {
-		err = fmt.Errorf("no connection within %v", d.wait)
+		err = fmt.Errorf("connection timed out (%v)", d.wait)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", a, cause(err))
@@ -98,7 +95,7 @@ type peer struct {
 func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 	deadline := time.Now().Add(wait)
 	if len(bytes.TrimSpace(p.unread)) > 0 {
-		return nil, fmt.Errorf("sent what nobody asked for: %s", excerpt(p.unread))
+		return nil, fmt.Errorf("unsolicited data: %s", excerpt(p.unread))
 	}
 	p.unread = p.unread[:0]
 	var request []byte
@@ -115,7 +112,7 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 		line, err := p.line(w, deadline)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, fmt.Errorf("no answer within %v", wait)
+			return nil, fmt.Errorf("no reply within %v", wait)
 		case err == io.EOF:
 			err = errors.New("connection closed")
 		case err != nil:
@@ -149,7 +146,7 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 			return bytes.TrimSuffix(line, []byte("\r")), nil
 		}
 		if len(p.unread) >= maxAnswer {
-			return nil, fmt.Errorf("more than %d bytes without a newline: %s", maxAnswer, excerpt(p.unread))
+			return nil, fmt.Errorf("line too long (over %d bytes): %s", maxAnswer, excerpt(p.unread))
 		}
 		until := deadline
 		if quiet := time.Now().Add(silence); len(p.unread) > 0 && !p.lines && w != coresWord && quiet.Before(deadline) {
@@ -174,17 +171,17 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 // parseReply checks that line replies to w, and splits it into its numbers.
 func parseReply(w word, line []byte) ([]string, error) {
 	if text, ok := bytes.CutPrefix(line, []byte("error: ")); ok {
-		return nil, fmt.Errorf("error: %s", excerpt(text))
+		return nil, errors.New(excerptText(text))
 	}
 	columns := strings.Fields(string(line))
 	width := len(columns)
 	if want := w.width(); want != 0 && width != want || width == 0 {
-		return nil, fmt.Errorf("not a reading of %s: %s", w, excerpt(line))
+		return nil, fmt.Errorf("unexpected reply to %q: %s (is it a cpunc server?)", w, excerpt(line))
 	}
 	for _, column := range columns {
 		n, err := strconv.ParseFloat(column, 64)
 		if err != nil || strings.Trim(column, "0123456789.") != "" || n > 100 && w != loadWord {
-			return nil, fmt.Errorf("not a reading of %s: %s", w, excerpt(line))
+			return nil, fmt.Errorf("unexpected reply to %q: %s (is it a cpunc server?)", w, excerpt(line))
 		}
 	}
 	return columns, nil
@@ -197,6 +194,7 @@ type host struct {
 	replies [][]string // of the tick that is under way; nil for none
 
 	polled, answered int
+	settled          bool // it has replied or failed at least once
 
 	// While it is busy, a goroutine asks it or redials it, and owns the rest.
 	busy  atomic.Bool
@@ -389,12 +387,14 @@ func (p *poller) tick(ctx context.Context, ws []word, over time.Time) (l line, o
 		r.host.take(ws, r.replies)
 		waiting--
 	}
+	l.settled = true
 	for _, h := range p.hosts {
 		prefix := ""
 		if len(p.hosts) > 1 {
-			prefix = h.label() + "/"
+			prefix = h.column() + "/"
 		}
 		l.answered = l.answered || h.replies != nil
+		l.settled = l.settled && h.settled
 		l.add(prefix, ws, h.replies, h.cores)
 	}
 	return l, true
@@ -402,13 +402,24 @@ func (p *poller) tick(ctx context.Context, ws []word, over time.Time) (l line, o
 
 // take keeps the replies of the tick that is under way.
 func (h *host) take(ws []word, replies [][]string) {
-	if h.replies = replies; replies == nil || len(ws) == 0 {
+	if h.replies = replies; len(ws) == 0 {
+		return
+	}
+	if h.settled = true; replies == nil {
 		return
 	}
 	h.answered++
 	if i := slices.Index(ws, coresWord); i >= 0 {
 		h.cores = len(replies[i])
 	}
+}
+
+// wrap says of which host an error is, unless there is just this machine.
+func (h *host) wrap(err error) error {
+	if h.network == memory && h.label == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", h, err)
 }
 
 // ask is the goroutine of one host at one tick. The host's replies go into
@@ -419,7 +430,7 @@ func (p *poller) ask(ctx context.Context, h *host, ws []word, results chan<- res
 	switch {
 	case err == nil:
 		if len(ws) > 0 && !h.lost.IsZero() {
-			say("%s: back after %v", h, time.Since(h.lost).Round(100*time.Millisecond))
+			say("%s: reconnected after %v", h, time.Since(h.lost).Round(100*time.Millisecond))
 			h.lost, h.pause = time.Time{}, 0
 		}
 		h.busy.Store(false) // the next tick may come as soon as this has its result
@@ -449,7 +460,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 		// have been started anew.
 		p.drop(h)
 		if dialErr := p.connect(ctx, h); dialErr != nil {
-			return nil, fmt.Errorf("%s: %w", h, err)
+			return nil, h.wrap(err)
 		}
 		replies, err = h.peer.ask(ws, p.wait)
 	}
@@ -464,7 +475,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 		}
 	}
 	p.drop(h)
-	return nil, fmt.Errorf("%s: %w", h, err)
+	return nil, h.wrap(err)
 }
 
 // redial dials h, which was lost to err, until that succeeds or ctx is done. The
@@ -473,7 +484,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 func (p *poller) redial(ctx context.Context, h *host, err error) {
 	if h.lost.IsZero() {
 		h.lost = time.Now()
-		say("%v; dialing again", err)
+		say("%v; reconnecting", err)
 	}
 	for {
 		h.pause = min(max(2*h.pause, minPause), maxPause)

@@ -46,7 +46,7 @@ func polled(t *testing.T, p *poller) (lines []string, err error) {
 	}
 	p.wait = 10 * time.Second
 	if p.hosts == nil {
-		p.hosts = []*host{{address: address{"tcp", "alpha", "5000"}}}
+		p.hosts = []*host{{address: address{network: "tcp", host: "alpha", port: "5000"}}}
 	}
 	p.emit = func(l line) error {
 		lines = append(lines, fmt.Sprintf("%.2f %.2f %s", l.at.Sub(start).Seconds(), time.Since(start).Seconds(), strings.Join(l.columns, " ")))
@@ -130,7 +130,7 @@ func TestServersMisbehave(t *testing.T) {
 			}
 		}, "12.5", 450 * time.Millisecond},
 		{"closes", func(c net.Conn) { c.Close() }, "alpha:5000: connection closed", 0},
-		{"never answers", func(c net.Conn) { time.Sleep(time.Minute) }, "alpha:5000: no answer within 10s", 10 * time.Second},
+		{"never answers", func(c net.Conn) { time.Sleep(time.Minute) }, "alpha:5000: no reply within 10s", 10 * time.Second},
 		{"trickles", func(c net.Conn) {
 			for range 1000 {
 				time.Sleep(50 * time.Millisecond)
@@ -138,20 +138,20 @@ func TestServersMisbehave(t *testing.T) {
 					return
 				}
 			}
-		}, "alpha:5000: no answer within 10s", 10 * time.Second},
-		{"answers rubbish", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 \x1b[2J\n") }, `alpha:5000: not a reading of cpu: "HTTP/1.1 \x1b[2J"`, 0},
-		{"answers too much", func(c net.Conn) { io.WriteString(c, "1.0 2.0\n") }, `alpha:5000: not a reading of cpu: "1.0 2.0"`, 0},
-		{"answers nan", func(c net.Conn) { io.WriteString(c, "nan\n") }, `alpha:5000: not a reading of cpu: "nan"`, 0},
-		{"answers over 100", func(c net.Conn) { io.WriteString(c, "100.1\n") }, `alpha:5000: not a reading of cpu: "100.1"`, 0},
-		{"answers below 0", func(c net.Conn) { io.WriteString(c, "-1.0\n") }, `alpha:5000: not a reading of cpu: "-1.0"`, 0},
-		{"says error", func(c net.Conn) { io.WriteString(c, "error: no\x07\n") }, `alpha:5000: error: "no\a"`, 0},
+		}, "alpha:5000: no reply within 10s", 10 * time.Second},
+		{"answers rubbish", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 \x1b[2J\n") }, `alpha:5000: unexpected reply to "cpu": "HTTP/1.1 \x1b[2J" (is it a cpunc server?)`, 0},
+		{"answers too much", func(c net.Conn) { io.WriteString(c, "1.0 2.0\n") }, `alpha:5000: unexpected reply to "cpu": "1.0 2.0" (is it a cpunc server?)`, 0},
+		{"answers nan", func(c net.Conn) { io.WriteString(c, "nan\n") }, `alpha:5000: unexpected reply to "cpu": "nan" (is it a cpunc server?)`, 0},
+		{"answers over 100", func(c net.Conn) { io.WriteString(c, "100.1\n") }, `alpha:5000: unexpected reply to "cpu": "100.1" (is it a cpunc server?)`, 0},
+		{"answers below 0", func(c net.Conn) { io.WriteString(c, "-1.0\n") }, `alpha:5000: unexpected reply to "cpu": "-1.0" (is it a cpunc server?)`, 0},
+		{"says error", func(c net.Conn) { io.WriteString(c, "error: no\x07\n") }, `alpha:5000: "no\a"`, 0},
 		{"endless line", func(c net.Conn) {
 			for {
 				if _, err := io.WriteString(c, strings.Repeat("z", 4096)); err != nil {
 					return
 				}
 			}
-		}, `alpha:5000: more than 65536 bytes without a newline: "` + strings.Repeat("z", 200) + `"...`, 0},
+		}, `alpha:5000: line too long (over 65536 bytes): "` + strings.Repeat("z", 200) + `"...`, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -227,7 +227,7 @@ func TestFlood(t *testing.T) {
 			io.WriteString(conn, "1.0\n2.0\n3.0\n")
 		})})
 		expect(t, lines, "0.00 0.00 1.0")
-		if want := `alpha:5000: sent what nobody asked for: "2.0\n3.0\n"`; err == nil || err.Error() != want {
+		if want := `alpha:5000: unsolicited data: "2.0\n3.0\n"`; err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 	})
@@ -324,7 +324,7 @@ func pollHosts(t *testing.T, p *poller, scripts ...script) ([]string, error) {
 	for i, s := range scripts {
 		name := string(rune('a' + i))
 		open[name] = scripted(t, s)
-		p.hosts = append(p.hosts, &host{address: address{"tcp", name, "5000"}})
+		p.hosts = append(p.hosts, &host{address: address{network: "tcp", host: name, port: "5000"}})
 	}
 	p.dial = func(ctx context.Context, a address) (net.Conn, error) { return open[a.host](ctx, a) }
 	return polled(t, p)
@@ -367,7 +367,7 @@ func TestFirstTickOfSeveral(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			quick, slow := scripted(t, after(0)), scripted(t, after(2500*time.Millisecond))
 			p := &poller{interval: time.Second, count: 1}
-			p.hosts = []*host{{address: address{"tcp", "a", "5000"}}, {address: address{network, "b", "5000"}}}
+			p.hosts = []*host{{address: address{network: "tcp", host: "a", port: "5000"}}, {address: address{network: network, host: "b", port: "5000"}}}
 			p.dial = func(ctx context.Context, a address) (net.Conn, error) {
 				if a.host == "a" {
 					return quick(ctx, a)
@@ -533,7 +533,7 @@ func TestRedialPauses(t *testing.T) {
 			t.Errorf("%d attempts in an hour", n)
 		}
 	})
-	if n := strings.Count(messages(), "\n"); n != 2 || !strings.Contains(messages(), "alpha:5000: connection refused; dialing again\n") || !strings.Contains(messages(), "alpha:5000: back after 1h") {
+	if n := strings.Count(messages(), "\n"); n != 2 || !strings.Contains(messages(), "alpha:5000: connection refused; reconnecting\n") || !strings.Contains(messages(), "alpha:5000: reconnected after 1h") {
 		t.Errorf("messages, one for the loss and one for the return:\n%s", messages())
 	}
 }
@@ -546,13 +546,13 @@ func TestNoConnectionInTime(t *testing.T) {
 	}
 	defer ln.Close()
 	host, port, _ := net.SplitHostPort(ln.Addr().String())
-	addr := address{"tcp", host, port}
+	addr := address{network: "tcp", host: host, port: port}
 	for n := range 300 {
 		wait := time.Duration(n) * time.Microsecond
 		conn, err := dialer{wait: wait}.dial(t.Context(), addr)
 		if err == nil {
 			conn.Close()
-		} else if want := fmt.Sprintf("dial %s: no connection within %v", addr, wait); err.Error() != want {
+		} else if want := fmt.Sprintf("dial %s: connection timed out (%v)", addr, wait); err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -10,19 +9,98 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
 
-// A usageError is a command line that makes no sense.
-type usageError struct{ error }
+// help is what -h prints, and the table of all options: their names, arguments
+// and modes are read from it.
+const help = `Usage:
+  cpunc [options] [host [port]]         poll a host, one line per reply
+  cpunc [options] host[:port] ...       poll several, columns side by side
+  cpunc -l [options] [[host] port | -]  serve readings; with -, on stdin/stdout
 
-func usagef(format string, args ...any) error {
-	return usageError{fmt.Errorf(format, args...)}
+Dialing:
+  -i, --interval SECONDS  time between polls: 2, 0.5, 500ms, 1m; 0: no pause
+                          (default 1)
+  -c, --count N           stop after N lines
+  -r, --read WORDS        readings, comma-separated (default cpu; repeatable):
+                          cpu,cores,modes,load
+                          -: read requests from stdin
+  -t, --time              prefix each line with the UTC time
+  -H, --header            print a # header line
+  -g, --graph             draw a live chart on the terminal
+      --window SECONDS    time axis of the chart (default 60)
+  -e, --exec COMMAND      talk to COMMAND over its stdin/stdout (repeatable)
+      --label NAME        name for the next host or command (repeatable)
+      --ask               on Ctrl-C, ask whether to continue
+
+Listening:
+  -l, --listen            serve readings
+  -1, --once              serve one connection, then exit
+  -m, --max-conns N       limit on open connections (default 10000)
+  -a, --allow PREFIX      allow only this address or prefix (repeatable)
+      --name NAME         host name that HTTP requests may use (repeatable)
+
+General:
+  -p, --port PORT         port to dial or to listen on (default 5000)
+  -U, --unix PATH         use a Unix socket instead of TCP
+  -k, --keep              reconnect; print nan while down (implied by -l)
+  -w, --wait SECONDS      timeout for connecting and for replies (default 10);
+                          with -l, for idle clients (default none)
+  -4                      IPv4 only
+  -6                      IPv6 only
+  -v, --verbose           log to stderr; -vv with -l: log every request
+  -h, --help              print this help
+      --version           print the version
+      --completion SHELL  print a completion script for bash, zsh or fish
+`
+
+// An option is a row of the help.
+type option struct {
+	names      []string // as one types them: -i, --interval
+	arg, usage string   // arg is empty for an option without an argument
+	mode       string   // the title above the row
 }
 
-// options are the flags, read.
+// name is the option's name in the code: without dashes, the long one if there are two.
+func (o option) name() string { return strings.TrimLeft(o.names[len(o.names)-1], "-") }
+
+const (
+	dialing   = "Dialing"
+	listening = "Listening"
+)
+
+// optionTable reads the table in the help.
+func optionTable() (table []option) {
+	row := regexp.MustCompile(`^ +(-\S(?:, --\S+)?|--\S+)(?: ([A-Z]+))?  +(.*)$`)
+	mode := ""
+	for line := range strings.Lines(help) {
+		line = strings.TrimSuffix(line, "\n")
+		if title, ok := strings.CutSuffix(line, ":"); ok && title[0] != ' ' {
+			mode = title
+		} else if m := row.FindStringSubmatch(line); m != nil {
+			table = append(table, option{strings.Split(m[1], ", "), m[2], m[3], mode})
+		} else if text := strings.TrimSpace(line); text != "" && len(table) > 0 {
+			table[len(table)-1].usage += " " + text
+		}
+	}
+	return table
+}
+
+// A usageError is an error in the command line.
+type usageError struct{ error }
+
+// usagef gives a usageError that says where to look, unless it says what to type.
+func usagef(format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	if !strings.HasSuffix(err.Error(), ")") {
+		err = fmt.Errorf("%w (try 'cpunc -h')", err)
+	}
+	return usageError{err}
+}
+
+// options are what the command line says.
 type options struct {
 	listen, once, keep, ask bool
 	graph                   bool
@@ -30,35 +108,53 @@ type options struct {
 	time, header            bool
 	ipv4, ipv6              bool
 	help, version           bool
+	completion              string
 	verbose                 int
 	port, socket            string
-	commands                cli.StringSlice
+	commands, labels, names list
 	interval, wait          seconds
 	idle                    time.Duration // how long a client may send nothing, when listening; 0: forever
 	count, maxConns         positive
 	allow                   prefixes
 	read                    wordList
 
+	given     map[string]string // the options by name, and the form in which each was given
+	operands  []string
 	addresses []address // to dial, or the one to listen on
 }
 
-// Flags that mean something only when dialing, or only when listening, are in
-// the category of that mode.
-const (
-	dialing   = "Dialing"
-	listening = "Listening"
-	either    = "Both"
-)
-
-// defaultInterval is the time between polls where the flags do not say.
+// defaultInterval is the time between polls where the command line has none.
 var defaultInterval = time.Second
 
+// parse reads the command line, without the program's name, and checks it.
+func parse(args []string) (*options, error) {
+	opt := &options{
+		interval: seconds{defaultInterval, true},
+		wait:     seconds{10 * time.Second, false},
+		window:   seconds{time.Minute, false},
+		maxConns: 10000,
+		read:     wordList{words: []word{cpuWord}, isDefault: true},
+	}
+	args, err := opt.permute(args)
+	if err != nil {
+		return nil, err
+	}
+	app := newApp(opt)
+	if err := app.Run(append([]string{"cpunc"}, args...)); err != nil {
+		return nil, err
+	}
+	if opt.help || opt.version || opt.completion != "" {
+		return opt, nil
+	}
+	opt.verbose = max(0, opt.verbose) // the library counts up from -1
+	if err := opt.check(); err != nil {
+		return nil, err
+	}
+	return opt, opt.resolve()
+}
+
+// newApp gives the parser. It knows the options by their names in the code alone.
 func newApp(opt *options) *cli.App {
-	opt.interval = seconds{defaultInterval, true}
-	opt.wait = seconds{10 * time.Second, false}
-	opt.window = seconds{time.Minute, false}
-	opt.maxConns = 10000
-	opt.read = wordList{words: []word{cpuWord}}
 	cli.HelpFlag = nil // the library's help takes operands for topics
 	return &cli.App{
 		Name:                      "cpunc",
@@ -66,302 +162,290 @@ func newApp(opt *options) *cli.App {
 		HideHelp:                  true,
 		HideVersion:               true, // the library's takes -v
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			// The library has one dash for all names.
-			longName := regexp.MustCompile(`(flag |: )-(\w\w)`)
-			return usagef("%s", quoteOdd(longName.ReplaceAllString(err.Error(), "$1--$2")))
+			m := regexp.MustCompile(`(?s)^invalid value (.*) for flag -(\S+?): (.*)$`).FindStringSubmatch(err.Error())
+			if m == nil {
+				return usagef("%s", quoteOdd(err.Error()))
+			}
+			return usagef("invalid value %s for %s: %s", m[1], opt.given[m[2]], m[3])
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // main alone exits
 		Flags: []cli.Flag{
-			&cli.GenericFlag{Name: "interval", Aliases: []string{"i"}, Value: &opt.interval, Category: dialing},
-			&cli.GenericFlag{Name: "count", Aliases: []string{"c"}, Value: &opt.count, Category: dialing},
-			&cli.GenericFlag{Name: "read", Aliases: []string{"r"}, Value: &opt.read, Category: dialing},
-			&cli.BoolFlag{Name: "time", Aliases: []string{"t"}, Destination: &opt.time, Category: dialing},
-			&cli.BoolFlag{Name: "header", Aliases: []string{"H"}, Destination: &opt.header, Category: dialing},
-			&cli.BoolFlag{Name: "graph", Aliases: []string{"g"}, Destination: &opt.graph, Category: dialing},
-			&cli.GenericFlag{Name: "window", Value: &opt.window, Category: dialing},
-			&cli.StringSliceFlag{Name: "exec", Aliases: []string{"e"}, Destination: &opt.commands, Category: dialing},
-			&cli.BoolFlag{Name: "ask", Destination: &opt.ask, Category: dialing},
-
-			&cli.BoolFlag{Name: "listen", Aliases: []string{"l"}, Destination: &opt.listen, Category: listening},
-			&cli.StringFlag{Name: "port", Aliases: []string{"p"}, Destination: &opt.port, Category: listening},
-			&cli.BoolFlag{Name: "once", Aliases: []string{"1"}, Destination: &opt.once, Category: listening},
-			&cli.GenericFlag{Name: "max-conns", Aliases: []string{"m"}, Value: &opt.maxConns, Category: listening},
-			&cli.GenericFlag{Name: "allow", Aliases: []string{"a"}, Value: &opt.allow, Category: listening},
-
-			&cli.StringFlag{Name: "unix", Aliases: []string{"U"}, Destination: &opt.socket, Category: either},
-			&cli.BoolFlag{Name: "keep", Aliases: []string{"k"}, Destination: &opt.keep, Category: either},
-			&cli.GenericFlag{Name: "wait", Aliases: []string{"w"}, Value: &opt.wait, Category: either},
-			&cli.BoolFlag{Name: "4", Destination: &opt.ipv4, Category: either},
-			&cli.BoolFlag{Name: "6", Destination: &opt.ipv6, Category: either},
-			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Count: &opt.verbose, Category: either},
-			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Destination: &opt.help, Category: either},
-			&cli.BoolFlag{Name: "version", Destination: &opt.version, Category: either},
+			&cli.GenericFlag{Name: "interval", Value: &opt.interval},
+			&cli.GenericFlag{Name: "count", Value: &opt.count},
+			&cli.GenericFlag{Name: "read", Value: &opt.read},
+			&cli.BoolFlag{Name: "time", Destination: &opt.time},
+			&cli.BoolFlag{Name: "header", Destination: &opt.header},
+			&cli.BoolFlag{Name: "graph", Destination: &opt.graph},
+			&cli.GenericFlag{Name: "window", Value: &opt.window},
+			&cli.GenericFlag{Name: "exec", Value: &opt.commands},
+			&cli.GenericFlag{Name: "label", Value: &opt.labels},
+			&cli.BoolFlag{Name: "ask", Destination: &opt.ask},
+			&cli.BoolFlag{Name: "listen", Destination: &opt.listen},
+			&cli.BoolFlag{Name: "once", Destination: &opt.once},
+			&cli.GenericFlag{Name: "max-conns", Value: &opt.maxConns},
+			&cli.GenericFlag{Name: "allow", Value: &opt.allow},
+			&cli.GenericFlag{Name: "name", Value: &opt.names},
+			&cli.StringFlag{Name: "port", Destination: &opt.port},
+			&cli.StringFlag{Name: "unix", Destination: &opt.socket},
+			&cli.BoolFlag{Name: "keep", Destination: &opt.keep},
+			&cli.GenericFlag{Name: "wait", Value: &opt.wait},
+			&cli.BoolFlag{Name: "4", Destination: &opt.ipv4},
+			&cli.BoolFlag{Name: "6", Destination: &opt.ipv6},
+			&cli.BoolFlag{Name: "verbose", Count: &opt.verbose},
+			&cli.BoolFlag{Name: "help", Destination: &opt.help},
+			&cli.BoolFlag{Name: "version", Destination: &opt.version},
+			&cli.StringFlag{Name: "completion", Destination: &opt.completion},
 		},
-		// No flag has an action of its own, and to look for one takes the library
+		// No option has an action of its own, and to look for one takes the library
 		// a sixth of the time that cpunc needs to start.
 		Before: func(c *cli.Context) error { c.Command.Flags = nil; return nil },
-		Action: func(c *cli.Context) error { return opt.check(c) },
+		Action: func(c *cli.Context) error { opt.operands = c.Args().Slice(); return nil },
 	}
 }
 
-// help is what -h prints.
-const help = `cpunc: netcat for CPU readings
-
-cpunc [flags] [host [port]]         dial: ask every second, print one line an answer
-cpunc [flags] host[:port] ...       dial several: one line a tick, columns side by side
-cpunc -l [flags] [[host] port | -]  listen: answer everyone who connects; -: on stdio
-
-Dialing:
-  -i, --interval SECONDS  SECONDS between polls, or 500ms, 1m; 0: no pause (1)
-  -c, --count N           stop after N lines
-  -r, --read WORDS        ask for WORDS: cpu,cores,modes,load (cpu); -: as standard input says
-  -t, --time              put the UTC time in front
-  -H, --header            first name the columns, behind a #
-  -g, --graph             draw a live chart on the terminal
-      --window SECONDS    SECONDS on the chart's time axis (60)
-  -e, --exec COMMAND      dial the standard input and output of COMMAND; again for more
-      --ask               on Ctrl-C ask whether to continue
-
-Listening:
-  -l, --listen        serve this machine's readings
-  -p, --port PORT     listen on PORT (5000)
-  -1, --once          serve one connection, then exit
-  -m, --max-conns N   serve at most N connections at once (10000)
-  -a, --allow PREFIX  serve the address or PREFIX alone; again for more
-
-Both:
-  -U, --unix PATH     use the Unix socket PATH
-  -k, --keep          keep going: dial again, print nan meanwhile; -l does anyway
-  -w, --wait SECONDS  wait SECONDS for a connection or an answer (10), or for a client (ever)
-  -4                  IPv4 only
-  -6                  IPv6 only
-  -v, --verbose       say what happens; with -l twice: every request
-  -h, --help          print this and exit
-      --version       print the version and exit
-`
-
-// dashed is the name of a flag as one types it.
-func dashed(name string) string {
-	if utf8.RuneCountInString(name) == 1 {
-		return "-" + name
-	}
-	return "--" + name
-}
-
-// parse reads the command line, and checks it.
-func parse(args []string) (*options, error) {
-	opt := new(options)
-	app := newApp(opt)
-	return opt, app.Run(append(args[:1:1], permute(args[1:], app.Flags)...))
-}
-
-// permute rewrites args as getopt reads them, for a parser that does not: flags
-// may stand behind operands, short ones be joined (-lv), and the value of a
-// short one follow at once (-i2). A flag that is repeated keeps the form it came
-// in first, since the parser takes no two.
-func permute(args []string, flags []cli.Flag) []string {
-	type flag struct {
-		valued bool
-		form   string
-	}
-	known := map[string]*flag{}
-	for _, f := range flags {
-		one := &flag{valued: f.(cli.DocGenerationFlag).TakesValue()}
-		for _, name := range f.Names() {
-			known[name] = one
+// permute rewrites args as getopt reads them, for a parser that does not: options
+// may follow operands, short ones be joined (-lv), and the argument of a short
+// one follow at once (-i2). It notes the options that are given.
+func (opt *options) permute(args []string) ([]string, error) {
+	known := map[string]option{}
+	for _, o := range optionTable() {
+		for _, name := range o.names {
+			known[name] = o
 		}
 	}
+	opt.given = map[string]string{}
 	var front, operands []string
-	put := func(name string) (valued bool) {
-		f := known[name]
-		if f == nil { // for the parser to complain of
-			f = new(flag)
-		}
-		f.form = cmp.Or(f.form, dashed(name))
-		front = append(front, f.form)
-		return f.valued
-	}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
-		needsValue := false
+		var rest []string // the option in the form --name=value, or what is joined
 		switch {
 		case arg == "--":
 			operands = append(operands, args...)
 			args = nil
+			continue
 		case arg == "-" || !strings.HasPrefix(arg, "-"):
 			operands = append(operands, arg)
-		case strings.HasPrefix(arg, "--"), len(arg) > 2 && known[arg[1:]] != nil: // -version is not -v -e rsion
-			name, value, ok := strings.Cut(strings.TrimPrefix(arg[1:], "-"), "=")
-			if needsValue = put(name) && !ok; ok {
+			continue
+		case strings.HasPrefix(arg, "--"):
+			rest = []string{arg}
+		case len(arg) > 2 && known["-"+strings.SplitN(arg, "=", 2)[0]].names != nil: // -version is not -v -e rsion
+			rest = []string{"-" + arg}
+		default:
+			rest = split(arg, known)
+		}
+		for _, form := range rest {
+			name, value, valued := strings.Cut(form, "=")
+			o, ok := known[name]
+			switch {
+			case !ok:
+				return nil, unknownOption(name)
+			case valued && o.arg == "":
+				return nil, noValue(name, strings.TrimPrefix(value, "="))
+			case !valued && o.arg != "" && len(args) == 0:
+				return nil, usagef("%s requires an argument", name)
+			case !valued && o.arg != "":
+				value, args = args[0], args[1:]
+			}
+			opt.given[o.name()] = name
+			front = append(front, "--"+o.name())
+			if o.arg != "" {
 				front[len(front)-1] += "=" + value
 			}
-		default:
-			for i, letter := range arg[1:] {
-				if put(string(letter)) {
-					value := arg[1+i+len(string(letter)):]
-					if needsValue = value == ""; !needsValue {
-						front = append(front, value)
-					}
-					break
-				}
-			}
-		}
-		if needsValue {
-			if len(args) == 0 {
-				return front // for the parser to complain of
-			}
-			front = append(front, args[0])
-			args = args[1:]
 		}
 	}
-	return slices.Concat(front, []string{"--"}, operands)
+	return slices.Concat(front, []string{"--"}, operands), nil
 }
 
-// check checks the flags against the mode, unless they ask for no more than a
-// text, and notes the addresses.
-func (opt *options) check(c *cli.Context) error {
-	if opt.help || opt.version {
-		return nil
-	}
-	opt.verbose = max(0, opt.verbose) // the library counts up from -1
-	given := c.LocalFlagNames()
-	isGiven := func(name string) bool { return slices.Contains(given, name) }
-	mode, other := dialing, listening
-	if opt.listen {
-		mode, other = other, mode
-	}
-	for _, f := range c.App.Flags {
-		name := f.Names()[0]
-		if isGiven(name) && f.(cli.CategorizableFlag).GetCategory() == other {
-			return usagef("%s means nothing when %s", dashed(name), strings.ToLower(mode))
+// split splits joined short options: -lvi2 into -l, -v and -i=2. What cannot
+// be an option of its own is the value of the one before.
+func split(arg string, known map[string]option) (forms []string) {
+	for i, letter := range arg[1:] {
+		name, rest := "-"+string(letter), arg[1+i+len(string(letter)):]
+		switch {
+		case rest != "" && (known[name].arg != "" || known[name].names != nil && (rest[0] == '=' || isNumber(rest) && (len(rest) > 2 || !strings.ContainsAny(rest, "146")))):
+			return append(forms, name+"="+rest)
+		default:
+			forms = append(forms, name)
 		}
 	}
-	if opt.read.stdin && isGiven("interval") {
-		return usagef("--interval means nothing with -r -, which has no clock")
+	return forms
+}
+
+func unknownOption(name string) error {
+	if name == "-V" {
+		return usagef("unknown option -V (did you mean --version?)")
 	}
-	if isGiven("window") && !opt.graph {
-		return usagef("--window means nothing without --graph")
-	}
-	for _, f := range []struct{ name, value string }{{"unix", opt.socket}, {"port", opt.port}} {
-		if isGiven(f.name) && f.value == "" { // "$PORT", with none
-			return usagef("--%s is empty", f.name)
+	for _, o := range optionTable() {
+		if long := "--" + o.name(); len(name) > 4 && len(long) > 4 && near(name, long) {
+			return usagef("unknown option %s (did you mean %s?)", quoteOdd(name), long)
 		}
 	}
-	if opt.ask && opt.graph {
-		return usagef("--ask means nothing with --graph, where Ctrl-C is a key")
+	return usagef("unknown option %s", quoteOdd(name))
+}
+
+// near says whether b is a with one letter too many or too few, or with two
+// neighbors swapped, or two letters wrong.
+func near(a, b string) bool {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
 	}
-	if opt.ask && !opt.keep && len(opt.commands.Value()) > 0 {
-		return usagef("--ask means nothing with --exec, whose command Ctrl-C ends, but for --keep")
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
 	}
-	var err error
-	opt.addresses, err = addresses(opt, c.Args().Slice())
-	if err != nil {
-		return usageError{err}
+	return len(a) <= 2 && len(b) <= 2 && (len(a) < 2 || len(b) < 2 || a[0] == b[1])
+}
+
+func noValue(name, value string) error {
+	if _, err := strconv.Atoi(value); err == nil && (name == "-l" || name == "--listen") {
+		return usagef("%s takes no value (to serve on that port: cpunc -l %s)", name, value)
 	}
-	if opt.listen {
-		if isGiven("wait") {
-			opt.idle = opt.wait.Duration
+	return usagef("%s takes no value", name)
+}
+
+// check checks the options against each other and the mode.
+func (opt *options) check() error {
+	for _, o := range optionTable() {
+		switch name := o.name(); {
+		case opt.given[name] == "":
+		case o.mode == dialing && opt.listen:
+			return usagef("%s cannot be used with -l", o.names[len(o.names)-1])
+		case o.mode == listening && !opt.listen:
+			return usagef("%s requires -l", o.names[len(o.names)-1])
 		}
-		if isGiven("max-conns") && opt.addresses[0].network == stdio {
-			return usagef("--max-conns means nothing for %s", opt.addresses[0])
+	}
+	given := func(name string) bool { return opt.given[name] != "" }
+	commands := len(opt.commands) > 0
+	for _, rule := range []struct {
+		broken  bool
+		message string
+	}{
+		{opt.ipv4 && opt.ipv6, "-4 and -6 are mutually exclusive"},
+		{given("unix") && commands, "--unix and --exec are mutually exclusive"},
+		{given("interval") && opt.read.stdin, "--interval cannot be used with -r -"},
+		{given("window") && !opt.graph, "--window requires --graph"},
+		{opt.ask && opt.graph, "--ask cannot be used with --graph"},
+		{opt.ask && commands && !opt.keep, "--ask with --exec requires --keep"},
+		{given("unix") && opt.socket == "", "--unix: empty path"},
+		{given("port") && opt.port == "", "--port: empty argument"}, // "$PORT", with none
+		{slices.Contains(opt.operands, ""), "empty argument"},
+		{slices.ContainsFunc(opt.commands, func(c string) bool { return strings.TrimSpace(c) == "" }), "--exec: empty command"},
+		{slices.ContainsFunc(opt.labels, func(l string) bool { return strings.TrimSpace(l) == "" }), "--label: empty name"},
+		{slices.Contains(opt.names, ""), "--name: empty name"},
+	} {
+		if rule.broken {
+			return usagef("%s", rule.message)
 		}
+	}
+	if opt.listen && given("wait") {
+		opt.idle = opt.wait.Duration
 	}
 	return nil
 }
 
-// addresses gives what the flags and operands say to dial, or to listen on:
-// then there is one.
-func addresses(opt *options, operands []string) ([]address, error) {
+// resolve finds out what the options and operands say to dial, or to listen on.
+func (opt *options) resolve() error {
 	network := "tcp"
 	switch {
-	case opt.ipv4 && opt.ipv6:
-		return nil, errors.New("-4 and -6 exclude each other")
 	case opt.ipv4:
 		network = "tcp4"
 	case opt.ipv6:
 		network = "tcp6"
 	}
-	if slices.Contains(operands, "") { // "$PORT", with none
-		return nil, errors.New("an operand is empty")
-	}
-	commands := opt.commands.Value()
+	// What needs no host and port, and how it was asked for.
 	var addrs []address
-	var err error
+	with := ""
 	switch {
 	case opt.socket != "":
+		with = "--unix"
 		path := opt.socket
 		if path[0] == '@' {
 			path = "./" + path // a file, and not one of Linux's sockets that are everybody's
 		}
 		addrs = []address{{network: socket, host: path}}
-	case len(commands) > 0:
-		for _, c := range commands {
-			if strings.TrimSpace(c) == "" {
-				return nil, errors.New("--exec needs a command")
-			}
+	case len(opt.commands) > 0:
+		with = "--exec"
+		for _, c := range opt.commands {
 			addrs = append(addrs, address{network: command, host: c})
 		}
-	case opt.listen && slices.Equal(operands, []string{"-"}):
-		operands = nil
+	case opt.listen && len(opt.operands) == 1 && opt.operands[0] == "-":
+		with = "-l -"
+		opt.operands = nil
 		addrs = []address{{network: stdio}}
-	case opt.listen:
-		addrs, err = listenAddress(network, operands, opt.port)
-		return addrs, err
-	case len(operands) > 0:
-		return dialAddresses(network, operands)
-	default:
+	case !opt.listen && len(opt.operands) == 0:
 		addrs = []address{{network: memory}}
 	}
-	switch a := addrs[0]; {
-	case opt.socket != "" && len(commands) > 0:
-		err = errors.New("--unix and --exec exclude each other")
-	case len(operands) > 0:
-		err = fmt.Errorf("%q is one too many beside %q", operands[0], a)
-	case network != "tcp":
-		err = fmt.Errorf("-%c means nothing for %s", network[len("tcp")], a)
-	case opt.port != "":
-		err = fmt.Errorf("--port means nothing for %s", a)
-	case len(opt.allow) > 0:
-		err = fmt.Errorf("--allow means nothing for %s", a)
-	case a.network == stdio && opt.once:
-		err = fmt.Errorf("--once means nothing for %s", a)
-	case a.network == stdio && opt.keep:
-		err = fmt.Errorf("--keep means nothing for %s", a)
+	var err error
+	switch {
+	case addrs != nil:
+		err = opt.checkHostless(with)
+	case opt.listen:
+		addrs, err = listenAddress(network, opt.operands, opt.port)
+	default:
+		addrs, err = dialAddresses(network, opt.operands, opt.port)
 	}
-	return addrs, err
+	if err == nil && len(opt.labels) > len(addrs) {
+		err = fmt.Errorf("too many labels: %d for %d", len(opt.labels), len(addrs))
+	}
+	if err != nil {
+		return usagef("%w", err)
+	}
+	for i, l := range opt.labels {
+		addrs[i].label = l
+	}
+	opt.addresses = addrs
+	return nil
 }
 
-// The parser sets a flag's long name to what String gives after the short one
-// was set, so String and Set are each other's inverse.
+// checkHostless checks the options where there is no host; with says what was
+// given instead, if anything was.
+func (opt *options) checkHostless(with string) error {
+	if len(opt.operands) > 0 {
+		return fmt.Errorf("unexpected argument %q (not allowed with -U or -e)", opt.operands[0])
+	}
+	for _, name := range []string{"4", "6", "port", "allow", "once", "keep", "max-conns"} {
+		form := opt.given[name]
+		tcpOnly := name == "4" || name == "6" || name == "port" || name == "allow"
+		switch {
+		case form == "" || with != "-l -" && !tcpOnly:
+		case with != "":
+			return fmt.Errorf("%s cannot be used with %s", form, with)
+		case name == "port":
+			return fmt.Errorf("%s requires a host (to serve: cpunc -l -p %s, to dial: cpunc -p %[2]s localhost)", form, opt.port)
+		default:
+			return fmt.Errorf("%s has no effect without a host", form)
+		}
+	}
+	return nil
+}
 
-// seconds is a flag's value: 2, 0.5, 500ms or 1m.
+// seconds is an option's value: 2, 0.5, 500ms or 1m.
 type seconds struct {
 	time.Duration
-	orNone bool // 0 is fine
+	orNone bool // 0 is allowed
 }
 
 func (s *seconds) Set(text string) error {
 	d, err := time.ParseDuration(text)
 	if f, ferr := strconv.ParseFloat(text, 64); ferr == nil && !math.IsNaN(f) {
-		if f >= math.MaxInt64/float64(time.Second) {
-			return errors.New("too long")
+		if math.Abs(f) >= math.MaxInt64/float64(time.Second) {
+			return errors.New("value out of range")
 		}
 		d, err = time.Duration(f*float64(time.Second)), nil
 	}
 	switch {
 	case err != nil:
-		return errors.New("no time in seconds, nor one like 500ms or 1m")
+		return errors.New("not a duration (examples: 2, 0.5, 500ms, 1m)")
 	case d < 0:
-		return errors.New("less than nothing")
+		return errors.New("must not be negative")
 	case d == 0 && !s.orNone:
-		return errors.New("no time at all")
+		return errors.New("must be greater than 0")
 	}
 	s.Duration = d
 	return nil
 }
 
-// positive is a flag's value: a number of at least 1.
+// positive is an option's value: a number of at least 1.
 type positive int
 
 func (p *positive) String() string { return strconv.Itoa(int(*p)) }
@@ -369,38 +453,50 @@ func (p *positive) String() string { return strconv.Itoa(int(*p)) }
 func (p *positive) Set(text string) error {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
-		return errors.New("no whole number from 1 up")
+		return errors.New("must be a positive integer")
 	}
 	*p = positive(n)
 	return nil
 }
 
-// wordList is a flag's value: words with commas between, or - for what standard
-// input says.
-type wordList struct {
-	words []word
-	stdin bool
+// list is the value of an option that may be repeated.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(text string) error {
+	*l = append(*l, text)
+	return nil
 }
 
-func (l *wordList) String() string {
-	if l.stdin {
-		return "-"
-	}
-	var names []string
-	for _, w := range l.words {
-		names = append(names, w.String())
-	}
-	return strings.Join(names, ",")
+// wordList is an option's value: words with commas between, or - for requests
+// from standard input.
+type wordList struct {
+	words     []word
+	stdin     bool
+	isDefault bool // what is given replaces it
 }
+
+func (l *wordList) String() string { return "" }
 
 func (l *wordList) Set(text string) error {
+	if l.isDefault {
+		*l = wordList{}
+	}
 	if text == "-" {
-		*l = wordList{stdin: true}
-		return nil
+		l.stdin = true
+	} else {
+		ws, err := parseReadings(strings.Split(text, ","))
+		if err != nil {
+			return err
+		}
+		l.words = append(l.words, ws...)
 	}
-	ws, err := parseReadings(strings.Split(text, ","))
-	if err == nil {
-		*l = wordList{words: ws}
+	switch {
+	case l.stdin && len(l.words) > 0:
+		return errors.New("- and readings are mutually exclusive")
+	case len(l.words) > maxWords:
+		return fmt.Errorf("more than %d words", maxWords)
 	}
-	return err
+	return nil
 }

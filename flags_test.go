@@ -6,22 +6,40 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
+
+	"github.com/urfave/cli/v2"
 )
 
-// The help, the README and the manual page name the same flags.
-func TestFlagsDocumented(t *testing.T) {
-	app := newApp(new(options))
-	if n := strings.Count(help, "\n"); n > 40 {
-		t.Errorf("the help has %d lines, more than a screen", n)
+// The help, the parser, the README and the manual page name the same options.
+func TestOptionsDocumented(t *testing.T) {
+	lines := strings.Split(strings.TrimSuffix(help, "\n"), "\n")
+	if len(lines) > 60 {
+		t.Errorf("the help has %d lines, more than 60", len(lines))
 	}
-	var want []string
-	for _, f := range app.Flags {
-		for _, name := range f.Names() {
-			want = append(want, dashed(name))
+	for _, line := range lines {
+		if n := utf8.RuneCountInString(line); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
 		}
 	}
+	var want, names []string
+	for _, o := range optionTable() {
+		want = append(want, o.names...)
+		names = append(names, o.name())
+	}
 	slices.Sort(want)
-	want = slices.Compact(want)
+	slices.Sort(names)
+	var known []string
+	for _, f := range newApp(new(options)).Flags {
+		known = append(known, f.Names()...)
+		o := optionTable()[slices.IndexFunc(optionTable(), func(o option) bool { return o.name() == f.Names()[0] })]
+		if (o.arg != "") != f.(cli.DocGenerationFlag).TakesValue() {
+			t.Errorf("%s takes an argument in the help or in the parser, not in both", o.names)
+		}
+	}
+	if slices.Sort(known); !slices.Equal(known, names) {
+		t.Errorf("the parser has the options\n%v, the help\n%v", known, names)
+	}
 
 	man, err := os.ReadFile("cpunc.1")
 	if err != nil {
@@ -39,47 +57,83 @@ func TestFlagsDocumented(t *testing.T) {
 	}
 	var inReadme []string
 	for _, row := range regexp.MustCompile("(?m)^\\| `-.*$").FindAllString(string(readme), -1) {
-		names, _, _ := strings.Cut(strings.TrimPrefix(row, "|"), "|")
-		inReadme = append(inReadme, regexp.MustCompile(`-[-\w]+`).FindAllString(names, -1)...)
+		cell, _, _ := strings.Cut(strings.TrimPrefix(row, "|"), "|")
+		inReadme = append(inReadme, regexp.MustCompile(`-[-\w]+`).FindAllString(cell, -1)...)
 	}
-	inHelp := regexp.MustCompile(`(?m)^ +(-.*?)\s{2}`).FindAllStringSubmatch(help, -1)
-	var inHelpNames []string
-	for _, m := range inHelp {
-		inHelpNames = append(inHelpNames, regexp.MustCompile(`(^|\s)(--?[\w-]+)`).FindAllString(m[1], -1)...)
-	}
-	for where, got := range map[string][]string{"help": inHelpNames, "man page": inMan, "README": inReadme} {
-		for i := range got {
-			got[i] = strings.TrimSpace(got[i])
-		}
+	for where, got := range map[string][]string{"manual page": inMan, "README": inReadme} {
 		slices.Sort(got)
 		if got = slices.Compact(got); !slices.Equal(got, want) {
-			t.Errorf("%s has the flags\n%v, want\n%v", where, got, want)
+			t.Errorf("the %s has the options\n%v, want\n%v", where, got, want)
 		}
+	}
+	for _, w := range words {
+		for where, text := range map[string]string{"manual page": string(man), "README": string(readme)} {
+			if !regexp.MustCompile(`\b` + w + `\b`).MatchString(text) {
+				t.Errorf("the %s lacks the word %s", where, w)
+			}
+		}
+	}
+	if list := strings.Join(words[:readings], ","); !strings.Contains(help, " "+list+"\n") {
+		t.Errorf("the help lacks the readings %s", list)
 	}
 }
 
 func TestPermute(t *testing.T) {
-	flags := newApp(new(options)).Flags
 	for _, test := range []struct{ args, want string }{
 		{"", "--"},
-		{"localhost 5000 -i 2", "-i 2 -- localhost 5000"},
-		{"-lv 5000", "-l -v -- 5000"},
-		{"-vvlp5000", "-v -v -l -p 5000 --"},
-		{"-lp 5000 ::", "-l -p 5000 -- ::"},
-		{"-i0.5 web1 -c3", "-i 0.5 -c 3 -- web1"},
-		{"web1 --interval=2 --count 3 web2", "--interval=2 --count 3 -- web1 web2"},
-		{"-l - -v", "-l -v -- -"},
-		{"-v -- -l -v", "-v -- -l -v"},
-		{"-i -1", "-i -1 --"},
-		{"web1 -v -i", "-v -i"},
-		{"-é", "-é --"},
-		{"-e a --exec=b --exec c -ed", "-e a -e=b -e c -e d --"},
-		{"--verbose -vl --listen", "--verbose --verbose -l -l --"},
-		{"-version web1 -keep -kv", "--version --keep --keep -v -- web1"},
-		{"--no -n --no=1", "--no -n --no=1 --"},
+		{"localhost 5000 -i 2", "--interval=2 -- localhost 5000"},
+		{"-lv 5000", "--listen --verbose -- 5000"},
+		{"-vvlp5000", "--verbose --verbose --listen --port=5000 --"},
+		{"-lp 5000 ::", "--listen --port=5000 -- ::"},
+		{"-l1", "--listen --once --"},
+		{"-l46", "--listen --4 --6 --"},
+		{"-i0.5 web1 -c3", "--interval=0.5 --count=3 -- web1"},
+		{"web1 --interval=2 --count 3 web2", "--interval=2 --count=3 -- web1 web2"},
+		{"-l - -v", "--listen --verbose -- -"},
+		{"-v -- -l -v", "--verbose -- -l -v"},
+		{"-i -1", "--interval=-1 --"},
+		{"-e a --exec=b --exec c=d -ee", "--exec=a --exec=b --exec=c=d --exec=e --"},
+		{"-version web1 -keep -kv", "--version --keep --keep --verbose -- web1"},
+
+		{"web1 -v -i", "-i requires an argument (try 'cpunc -h')"},
+		{"-é", "unknown option -é (try 'cpunc -h')"},
+		{"-n 5", "unknown option -n (try 'cpunc -h')"},
+		{"--no", "unknown option --no (try 'cpunc -h')"},
+		{"--zzzz=1", "unknown option --zzzz (try 'cpunc -h')"},
+		{"-V", "unknown option -V (did you mean --version?)"},
+		{"--verison", "unknown option --verison (did you mean --version?)"},
+		{"--intervall=2", "unknown option --intervall (did you mean --interval?)"},
+		{"--verbos", "unknown option --verbos (did you mean --verbose?)"},
+		{"--listen=5000", "--listen takes no value (to serve on that port: cpunc -l 5000)"},
+		{"-l=5000", "-l takes no value (to serve on that port: cpunc -l 5000)"},
+		{"-l5000", "-l takes no value (to serve on that port: cpunc -l 5000)"},
+		{"-l1080", "-l takes no value (to serve on that port: cpunc -l 1080)"},
+		{"-t=true", "-t takes no value (try 'cpunc -h')"},
+		{"--verbose=2", "--verbose takes no value (try 'cpunc -h')"},
 	} {
-		if got := strings.Join(permute(strings.Fields(test.args), flags), " "); got != test.want {
-			t.Errorf("permute %q: %q, want %q", test.args, got, test.want)
+		args, err := new(options).permute(strings.Fields(test.args))
+		got := strings.Join(args, " ")
+		if err != nil {
+			got = err.Error()
+		}
+		if got != test.want {
+			t.Errorf("%q: %q, want %q", test.args, got, test.want)
 		}
 	}
+}
+
+// Whatever the command line, its error is one line that names what was given.
+func FuzzOptions(f *testing.F) {
+	for _, s := range []string{"-lv 5000", "--interval=2 web1", "-i\n1", "-e a -U b", "--label a -4", "--=", "-=", "---", "-r cpu,load -r -", "-a ::1%eth0/64"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		opt, err := parse(strings.Split(line, " "))
+		if err != nil && strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			t.Errorf("%q: %q", line, err)
+		}
+		if err == nil && len(opt.addresses) == 0 && !opt.help && !opt.version && opt.completion == "" {
+			t.Errorf("%q: nothing to do", line)
+		}
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -39,20 +40,34 @@ const (
 	keyPause  = 20 * time.Millisecond  // when it is keys
 )
 
-// openGraph takes the terminal over, until close.
-func openGraph(c chart, rests pauses) (*graph, error) {
-	g := &graph{chart: c, pauses: rests, changed: make(chan struct{}, 1), tstp: make(chan os.Signal, 1), done: make(chan struct{})}
+// newGraph gives a graph that takes lines, and has yet to be opened. It fails where
+// there is no terminal.
+func newGraph(c chart, rests pauses) (*graph, error) {
+	if _, err := tcell.NewDevTty(); err != nil {
+		return nil, fmt.Errorf("chart: %w", err)
+	}
+	return &graph{chart: c, pauses: rests, changed: make(chan struct{}, 1), tstp: make(chan os.Signal, 1), given: true}, nil
+}
+
+// open takes the terminal over until close, and draws on it until ctx is done. It
+// calls quit when the user wants to end.
+func (g *graph) open(ctx context.Context, quit func()) error {
 	if err := g.takeTerminal(); err != nil {
-		return nil, err
+		return err
 	}
 	restoreTerminal = g.giveTerminal
+	g.done = make(chan struct{})
+	go func() { defer onPanic(); g.run(ctx, quit) }() // ends with ctx, and close waits for that
 	if isTerminal(os.Stderr) {
 		stderr.hold(func(message string) {
 			g.change(func(c *chart) { c.message = quoteOdd(message) })
 		})
 	}
-	return g, nil
+	return nil
 }
+
+// isOpen says whether the graph was opened.
+func (g *graph) isOpen() bool { return g.done != nil }
 
 func (g *graph) takeTerminal() error {
 	tty, err := tcell.NewDevTty()
@@ -74,12 +89,19 @@ func (g *graph) takeTerminal() error {
 	g.terminal.Unlock()
 	g.change(func(c *chart) {
 		c.mono = screen.Colors() < 8
-		c.ascii = screen.CharacterSet() != "UTF-8"
+		c.ascii = screen.CharacterSet() != "UTF-8" || lacksBraille(os.Getenv("TERM"))
 	})
 	if len(suspendSignals) > 0 {
 		signal.Notify(g.tstp, suspendSignals...)
 	}
 	return nil
+}
+
+// lacksBraille says whether the fonts of a kind of terminal have no braille: those
+// of consoles do not.
+func lacksBraille(term string) bool {
+	kind, _, _ := strings.Cut(term, "-")
+	return slices.Contains([]string{"linux", "vt100", "vt102", "vt220", "vt320", "wsvt25", "cons25", "sun", "ansi", "dumb"}, kind)
 }
 
 // giveTerminal gives the terminal back as it was, if that was not done already.
@@ -102,6 +124,9 @@ func (g *graph) giveTerminal() {
 
 // close gives the terminal back when run has ended, which its ctx must have.
 func (g *graph) close() {
+	if !g.isOpen() {
+		return
+	}
 	<-g.done
 	g.giveTerminal()
 	stderr.release()
@@ -175,6 +200,8 @@ func (g *graph) heed(event tcell.Event) bool {
 			}
 		case key == " ":
 			g.toggle()
+		case key == "?", key == "h":
+			g.change(func(c *chart) { c.help = !c.help })
 		case key == "+":
 			g.change(func(c *chart) { c.zoom(0.5) })
 		case key == "-":

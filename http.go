@@ -44,10 +44,10 @@ type web struct {
 // sessionKey is where a request's context has the session of its connection.
 type sessionKey struct{}
 
-// newWeb gives the web of a listener at host, whose connections are counted
-// elsewhere and may be silent for that long.
-func newWeb(smp *sampler, host string, idle time.Duration, connections func() int32) *web {
-	w := &web{sampler: smp, connections: connections, conns: make(chan net.Conn), done: make(chan struct{}), names: []string{"localhost", host}}
+// newWeb gives the web of a listener that requests may call by these names. Its
+// connections are counted elsewhere, and may be idle for that long.
+func newWeb(smp *sampler, names []string, idle time.Duration, connections func() int32) *web {
+	w := &web{sampler: smp, connections: connections, conns: make(chan net.Conn), done: make(chan struct{}), names: append(names, "localhost")}
 	w.close = sync.OnceFunc(func() { close(w.done) })
 	if name, err := os.Hostname(); err == nil {
 		w.names = append(w.names, name)
@@ -150,10 +150,10 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	case !w.known(r.Host):
 		// Else a page in a browser here could read this, whose name was made to
 		// point at this machine.
-		refuse(http.StatusForbidden, fmt.Sprintf("%q is no name of this host", r.Host))
+		refuse(http.StatusForbidden, fmt.Sprintf("host name %q not allowed (use an address, or allow it with --name)", r.Host))
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		out.Header().Set("Allow", "GET, HEAD")
-		refuse(http.StatusMethodNotAllowed, "only GET and HEAD")
+		refuse(http.StatusMethodNotAllowed, "method not allowed (use GET or HEAD)")
 	case reading >= 0:
 		s.answer(w.ctx, word(reading))
 		text := s.unsent
@@ -163,7 +163,7 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		s.scrapes++
 		w.send(out, w.metrics(w.ctx), "text/plain; version=0.0.4; charset=utf-8")
 	default:
-		refuse(http.StatusNotFound, "there are /"+strings.Join(words[:readings], ", /")+" and /metrics")
+		refuse(http.StatusNotFound, "not found (known: /"+strings.Join(words[:readings], ", /")+", /metrics)")
 	}
 }
 

@@ -46,12 +46,12 @@ func TestHTTP(t *testing.T) {
 		{"host name", get(hostname, "/cpu"), "200 OK", stillCPU},
 		{"name of -l", get("EXAMPLE.test.:80", "/cpu"), "200 OK", stillCPU},
 		{"no host in 1.0", fetch(t, addr, "GET /cpu HTTP/1.0\r\n\r\n"), "200 OK", stillCPU},
-		{"bye is no path", get("localhost", "/bye"), "404 Not Found", "error: there are /cpu, /cores, /modes, /load and /metrics\n"},
-		{"root", get("localhost", "/"), "404 Not Found", "error: there are /cpu, /cores, /modes, /load and /metrics\n"},
-		{"foreign host", get("evil.example", "/cpu"), "403 Forbidden", "error: \"evil.example\" is no name of this host\n"},
-		{"foreign host, metrics", get("evil.example:5000", "/metrics"), "403 Forbidden", "error: \"evil.example:5000\" is no name of this host\n"},
+		{"bye is no path", get("localhost", "/bye"), "404 Not Found", "error: not found (known: /cpu, /cores, /modes, /load, /metrics)\n"},
+		{"root", get("localhost", "/"), "404 Not Found", "error: not found (known: /cpu, /cores, /modes, /load, /metrics)\n"},
+		{"foreign host", get("evil.example", "/cpu"), "403 Forbidden", "error: host name \"evil.example\" not allowed (use an address, or allow it with --name)\n"},
+		{"foreign host, metrics", get("evil.example:5000", "/metrics"), "403 Forbidden", "error: host name \"evil.example:5000\" not allowed (use an address, or allow it with --name)\n"},
 		{"no host in 1.1", fetch(t, addr, "GET /cpu HTTP/1.1\r\n\r\n"), "400 Bad Request", ""},
-		{"post", fetch(t, addr, "POST /cpu HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\ncpu"), "405 Method Not Allowed", "error: only GET and HEAD\n"},
+		{"post", fetch(t, addr, "POST /cpu HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\ncpu"), "405 Method Not Allowed", "error: method not allowed (use GET or HEAD)\n"},
 		{"head", fetch(t, addr, "HEAD /cpu HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), "200 OK", ""},
 		{"0.9", fetch(t, addr, "GET /cpu\r\n\r\n"), "400 Bad Request", ""},
 		{"a megabyte of headers", fetch(t, addr, "GET /cpu HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 1<<20)+"\r\n\r\n"), "431 Request Header Fields Too Large", ""},
@@ -82,7 +82,7 @@ func TestHTTP(t *testing.T) {
 // what ends it.
 func webInMemory(t *testing.T, smp *sampler) (open func() net.Conn, end func()) {
 	srv := &server{sampler: smp, maxConns: 10}
-	srv.web = newWeb(srv.sampler, "", 0, srv.serving.Load)
+	srv.web = newWeb(srv.sampler, nil, 0, srv.serving.Load)
 	ctx, cancel := context.WithCancel(t.Context())
 	srv.running.Go(func() { srv.web.run(ctx) })
 	open = func() net.Conn {
@@ -165,10 +165,10 @@ func TestMetrics(t *testing.T) {
 func TestMetricsWithoutLoad(t *testing.T) {
 	for failure, want := range map[error]string{
 		errors.ErrUnsupported: "# HELP node_cpu_seconds_total ",
-		os.ErrNotExist:        "error: read load averages: file does not exist\n",
+		os.ErrNotExist:        "error: cannot read load averages: file does not exist\n",
 	} {
 		smp := &sampler{times: still().times, avg: func() (*load.AvgStat, error) { return nil, failure }}
-		if got := string(newWeb(smp, "", 0, new(server).serving.Load).metrics(context.Background())); !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") {
+		if got := string(newWeb(smp, nil, 0, new(server).serving.Load).metrics(context.Background())); !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") {
 			t.Errorf("%v: %s", failure, got)
 		}
 	}

@@ -17,6 +17,7 @@ type line struct {
 	names    []string
 	columns  []string // numbers as they came, or nan
 	answered bool     // by any host
+	settled  bool     // every host has replied or failed at least once
 }
 
 // add appends the columns of one host, with a prefix to their names: its replies

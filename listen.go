@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -42,7 +43,7 @@ type unixListener struct {
 // replaces one that nobody answers on.
 func listenUnix(path string) (net.Listener, error) {
 	if old, err := os.Lstat(path); err == nil && old.Mode().Type() != os.ModeSocket {
-		return nil, errors.New("is there already, and no socket")
+		return nil, errors.New("exists and is not a socket")
 	}
 	for _, kind := range []string{"unix", "unixgram", "unixpacket"} {
 		conn, err := net.DialTimeout(kind, path, time.Second)
@@ -123,7 +124,7 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 		case err != nil:
 			return nil
 		case !srv.allow.admit(conn.RemoteAddr()):
-			srv.log(conn, "not allowed")
+			srv.log(conn, "rejected: not in the allowed addresses")
 			conn.Close()
 		case srv.serving.Load() >= srv.maxConns:
 			srv.refuse(conn)
@@ -158,7 +159,7 @@ func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 		case err == nil, errors.Is(err, net.ErrClosed):
 			return conn, err
 		case pause == 0:
-			say("accept: %v; waiting", cause(err))
+			say("accept: %v; retrying", cause(err))
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		select {
@@ -182,7 +183,7 @@ func checkDescriptors(n int) error {
 
 // refuse tells a client that there are too many, unless too many are being told.
 func (srv *server) refuse(conn net.Conn) {
-	srv.log(conn, "one more than %d connections", srv.maxConns)
+	srv.log(conn, "rejected: connection limit %d reached", srv.maxConns)
 	if srv.refusals.Add(1) > maxRefusals {
 		srv.refusals.Add(-1)
 		conn.Close()
@@ -190,10 +191,28 @@ func (srv *server) refuse(conn net.Conn) {
 	}
 	srv.running.Go(func() {
 		defer srv.refusals.Add(-1)
+		text := fmt.Sprintf("error: too many connections (limit %d)\n", srv.maxConns)
+		if srv.web != nil && beginsHTTP(conn) {
+			text = fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"+
+				"Content-Length: %d\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s", len(text), text)
+		}
 		conn.SetWriteDeadline(time.Now().Add(leaveTime))
-		fmt.Fprintf(conn, "error: more than %d connections\n", srv.maxConns)
+		io.WriteString(conn, text)
 		hangUp(conn)
 	})
+}
+
+// beginsHTTP reads, for a moment, until it is clear whether a client speaks HTTP.
+func beginsHTTP(conn net.Conn) bool {
+	conn.SetReadDeadline(time.Now().Add(leaveTime / 4))
+	var in [16]byte // longer than any method
+	for n := 0; ; {
+		got, err := conn.Read(in[n:])
+		n += got
+		if http, decided := speaksHTTP(in[:n]); decided || err != nil {
+			return http
+		}
+	}
 }
 
 // attend is the goroutine of one connection.
@@ -215,9 +234,9 @@ func (srv *server) attend(ctx context.Context, conn net.Conn) error {
 // leave counts a connection out.
 func (srv *server) leave(conn net.Conn, s *session, err error) {
 	if err == nil {
-		srv.log(conn, "closed, asked%s", s.requests())
+		srv.log(conn, "closed, %s", s.requests())
 	} else {
-		srv.log(conn, "cut off: %v, asked%s", cause(err), s.requests())
+		srv.log(conn, "closed: %v, %s", cause(err), s.requests())
 	}
 	srv.serving.Add(-1)
 	srv.running.Done()

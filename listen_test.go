@@ -42,7 +42,7 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 		srv.sampler = still()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	srv.web = newWeb(srv.sampler, "example.test", srv.idle, srv.serving.Load)
+	srv.web = newWeb(srv.sampler, []string{"example.test"}, srv.idle, srv.serving.Load)
 	var helpers sync.WaitGroup
 	helpers.Go(func() { srv.web.run(ctx) })
 	ended := make(chan error, 1)
@@ -227,10 +227,17 @@ func TestMaxConns(t *testing.T) {
 		}
 		conn.Write([]byte("cpu\n"))
 		got, err := io.ReadAll(conn)
-		if want := "error: more than 3 connections\n"; string(got) != want || err != nil {
+		if want := "error: too many connections (limit 3)\n"; string(got) != want || err != nil {
 			t.Errorf("%q, %v, want %q", got, err, want)
 		}
 		conn.Close()
+	}
+	got := fetch(t, addr, "GET /cpu HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 503 Service Unavailable\r\n") || !strings.HasSuffix(got, "\r\n\r\nerror: too many connections (limit 3)\n") {
+		t.Errorf("over HTTP: %q", got)
+	}
+	if got := fetch(t, addr, ""); got != "error: too many connections (limit 3)\n" {
+		t.Errorf("to one who says nothing: %q", got)
 	}
 	conns[0].Close()
 	eventuallyTrue(t, "one gone", 5*time.Second, func() bool { return srv.serving.Load() == 2 })
@@ -425,7 +432,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		defer conn.Close()
 		conns = append(conns, conn)
 	}
-	if line, _ := messages.ReadString('\n'); line != "cpunc: accept: too many open files; waiting\n" {
+	if line, _ := messages.ReadString('\n'); line != "cpunc: accept: too many open files; retrying\n" {
 		t.Errorf("%q", line)
 	}
 	// Whom it has already, it serves: there is a descriptor to read the counters.

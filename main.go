@@ -83,13 +83,20 @@ func main() {
 }
 
 func run(args []string) error {
-	opt, err := parse(args)
+	opt, err := parse(args[1:])
 	if err != nil {
 		return err
 	}
 	switch {
 	case opt.help:
 		_, err := io.WriteString(os.Stdout, help)
+		return stdoutError(err)
+	case opt.completion != "":
+		script, err := completion(opt.completion, optionTable(), words[:readings])
+		if err != nil {
+			return usageError{err}
+		}
+		_, err = io.WriteString(os.Stdout, script)
 		return stdoutError(err)
 	case opt.version:
 		_, err := fmt.Println("cpunc", version())
@@ -147,23 +154,36 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 	}
 	lines := printer{w: &out, header: opt.header, timeFormat: timeFormat(opt)}
 	var sum summary
-	show := func(line) {}
+	show := func(line) error { return nil }
 	p.emit = func(l line) error {
 		if opt.verbose > 0 {
 			sum.add(l)
 		}
-		show(l)
+		if err := show(l); err != nil {
+			return err
+		}
 		return lines.print(l)
 	}
 	if opt.graph {
-		g, err := openGraph(newChart(opt, p.hosts), rests)
+		g, err := newGraph(newChart(opt, p.hosts), rests)
 		if err != nil {
 			return err
 		}
 		defer g.close()
 		defer cancel()
-		go func() { defer onPanic(); g.run(ctx, cancel) }() // ends with ctx, and close waits for that
-		show = g.add
+		if len(opt.commands) == 0 {
+			err = g.open(ctx, cancel)
+		}
+		if err != nil {
+			return err
+		}
+		show = func(l line) error {
+			g.add(l)
+			if g.isOpen() || !l.settled { // until then a command may ask for a password
+				return nil
+			}
+			return g.open(ctx, cancel)
+		}
 		switch {
 		case isOnChart():
 			out.Writer = io.Discard
@@ -177,7 +197,7 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 	err := p.run(ctx)
 	if opt.verbose > 0 {
 		for _, h := range p.hosts {
-			say("%s: %d polls, %d answers, %d lost", h, h.polled, h.answered, h.polled-h.answered)
+			say("%s: %d sent, %d received, %d lost", h, h.polled, h.answered, h.polled-h.answered)
 		}
 		sum.print()
 	}
@@ -196,8 +216,14 @@ func newPoller(opt *options, rests pauses) *poller {
 		wait:     opt.wait.Duration,
 		count:    int(opt.count),
 		keep:     opt.keep,
-		dial:     d.dial,
-		pauses:   rests,
+		dial: func(ctx context.Context, a address) (net.Conn, error) {
+			conn, err := d.dial(ctx, a)
+			if err != nil {
+				err = fmt.Errorf("%w%s", err, hint(a.host))
+			}
+			return conn, err
+		},
+		pauses: rests,
 	}
 	for _, a := range opt.addresses {
 		p.hosts = append(p.hosts, &host{address: a})
@@ -207,6 +233,19 @@ func newPoller(opt *options, rests pauses) *poller {
 		p.interval = 0
 	}
 	return p
+}
+
+// hint says what was probably meant by a host that could not be dialed.
+func hint(host string) string {
+	switch {
+	case host == "help":
+		return " (for help: cpunc -h)"
+	case host == "version":
+		return " (for the version: cpunc --version)"
+	case slices.Contains(words[:readings], host):
+		return fmt.Sprintf(" (for this reading: cpunc -r %s)", host)
+	}
+	return ""
 }
 
 // timeFormat is that of the time before the columns, if there is to be one.
@@ -246,7 +285,7 @@ func listen(ctx context.Context, opt *options) error {
 	// so collecting it often costs less than room for it beside them.
 	debug.SetGCPercent(20)
 
-	srv.web = newWeb(srv.sampler, addr.host, srv.idle, srv.serving.Load)
+	srv.web = newWeb(srv.sampler, append(opt.names, addr.host), srv.idle, srv.serving.Load)
 	background, stop := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
@@ -319,7 +358,7 @@ func newChart(opt *options, hosts []*host) chart {
 	}
 	switch {
 	case opt.read.stdin:
-		c.pace = "as asked"
+		c.pace = "on request"
 	case loads == len(opt.read.words):
 		quantity, c.least = "Load average", 0
 	case loads > 0:

@@ -48,7 +48,7 @@ func parseReadings(names []string) ([]word, error) {
 	for i, name := range names {
 		w := slices.Index(words[:readings], name)
 		if w < 0 {
-			return nil, fmt.Errorf("no reading is called %q (there are %s)", name, strings.Join(words[:readings], ", "))
+			return nil, fmt.Errorf("unknown reading %q (choose from %s)", name, strings.Join(words[:readings], ", "))
 		}
 		ws[i] = word(w)
 	}
@@ -183,7 +183,7 @@ func (s *sampler) sample(ctx context.Context, src source) *sample {
 	case <-timeout.C:
 	case <-ctx.Done():
 	}
-	return &sample{at: time.Now(), err: fmt.Errorf("read %s: timed out", src)}
+	return &sample{at: time.Now(), err: fmt.Errorf("cannot read %s: timed out", src)}
 }
 
 // refresh reads src, and wakes those who wait for it.
@@ -234,7 +234,7 @@ func (s *sampler) read(src source) *sample {
 		err = noCounters()
 	}
 	if err != nil {
-		now.err = fmt.Errorf("read %s: %w", src, err)
+		now.err = fmt.Errorf("cannot read %s: %w", src, err)
 	}
 	slices.SortStableFunc(now.cpus, func(a, b cpu.TimesStat) int {
 		return cmp.Compare(cpuNumber(a), cpuNumber(b))
@@ -250,8 +250,8 @@ func loadAverages() (avg *load.AvgStat, err error) {
 		return nil, errors.ErrUnsupported
 	}
 	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("not three of them: %v", r)
+		if recover() != nil {
+			err = errors.New("expected 3 values")
 		}
 	}()
 	return load.Avg()
@@ -269,7 +269,7 @@ func noCounters() error {
 		return err
 	}
 	f.Close()
-	return errors.New("none in " + stat)
+	return errors.New("no CPU lines in " + stat)
 }
 
 // cpuNumber is the 7 of cpu7; -1 for the totals, which have none.

@@ -121,7 +121,7 @@ func TestEveryCoreIsAnother(t *testing.T) {
 		}})
 		for _, test := range []struct{ name, want string }{
 			{"cpu3", "0.0"},
-			{"cpu4", "error: read CPU counters: every CPU is another one than before"},
+			{"cpu4", "error: cannot read CPU counters: the set of CPUs has changed"},
 			{"cpu4", "0.0"},
 		} {
 			name = test.name
@@ -313,7 +313,7 @@ func TestCountersHang(t *testing.T) {
 		for range 10 {
 			askers.Go(func() {
 				got := smp.sample(t.Context(), totals)
-				if got.err == nil || got.err.Error() != "read CPU counters: timed out" || time.Since(begin) != readTimeout {
+				if got.err == nil || got.err.Error() != "cannot read CPU counters: timed out" || time.Since(begin) != readTimeout {
 					t.Errorf("%v after %v", got.err, time.Since(begin))
 				}
 			})
@@ -386,16 +386,16 @@ func TestUnreadableCounters(t *testing.T) {
 		k.breakDown(true, nil)
 		time.Sleep(5 * time.Second)
 		for _, word := range []string{"cpu", "cores", "modes"} {
-			if got := c.ask(word); !strings.HasPrefix(got, "error: read CPU counters: open ") {
+			if got := c.ask(word); !strings.HasPrefix(got, "error: cannot read CPU counters: open ") {
 				t.Errorf("%s without counters: %q", word, got)
 			}
 		}
 		k.breakDown(true, errors.New("not implemented"))
 		time.Sleep(time.Second)
-		if got, want := c.ask("cpu"), "error: read CPU counters: not implemented"; got != want {
+		if got, want := c.ask("cpu"), "error: cannot read CPU counters: not implemented"; got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
-		if got, want := c.ask("load"), "error: read load averages: not implemented"; got != want {
+		if got, want := c.ask("load"), "error: cannot read load averages: not implemented"; got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 		k.breakDown(false, nil)

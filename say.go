@@ -172,7 +172,7 @@ func cause(err error) error {
 		if dns.IsNotFound {
 			return errors.New(dns.Err)
 		}
-		return fmt.Errorf("look up %s: %s", dns.Name, dns.Err)
+		return fmt.Errorf("cannot resolve %s: %w", dns.Name, resolverError(dns))
 	}
 	var addr *net.AddrError
 	if errors.As(err, &addr) {
@@ -192,6 +192,19 @@ func cause(err error) error {
 	return err
 }
 
+// resolverError is why a name could not be resolved, without the resolver that
+// was asked and the packet that was sent.
+func resolverError(dns *net.DNSError) error {
+	switch {
+	case dns.IsTimeout:
+		return errors.New("timed out")
+	case errors.As(dns.Unwrap(), new(*os.SyscallError)):
+		return cause(dns.Unwrap())
+	}
+	// Package net keeps only the text: dial udp 192.0.2.1:53: network is unreachable.
+	return errors.New(strings.TrimSpace(dns.Err[strings.LastIndex(dns.Err, ": ")+1:]))
+}
+
 // quoteOdd quotes text that is more than one line of printable characters.
 func quoteOdd(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
@@ -200,13 +213,23 @@ func quoteOdd(s string) string {
 	return s
 }
 
+const maxExcerpt = 200 // bytes
+
 // excerpt quotes the beginning of what a server sent.
 func excerpt(text []byte) string {
-	const enough = 200
-	if len(text) > enough {
-		return fmt.Sprintf("%q...", text[:enough])
+	if len(text) > maxExcerpt {
+		return fmt.Sprintf("%q...", text[:maxExcerpt])
 	}
 	return fmt.Sprintf("%q", text)
+}
+
+// excerptText is the beginning of a message that a server sent, quoted only where
+// it is not plain text.
+func excerptText(text []byte) string {
+	if len(text) > maxExcerpt {
+		return quoteOdd(string(text[:maxExcerpt])) + "..."
+	}
+	return quoteOdd(string(text))
 }
 
 // version is that of the module, or of the commit it was built from.

@@ -45,7 +45,7 @@ func speaksHTTP(begin []byte) (http, decided bool) {
 var errHTTP = errors.New("speaks HTTP")
 
 // errSilent is why a client is let go that says nothing for too long.
-var errSilent = errors.New("silent")
+var errSilent = errors.New("idle")
 
 const noWord word = -1
 
@@ -95,7 +95,7 @@ func (s *scanner) end() error {
 		return nil
 	}
 	s.skip = true
-	return fmt.Errorf("unknown word %q (there are %s)", s.token[:s.n], strings.Join(words[:], ", "))
+	return fmt.Errorf("unknown word %q (known: %s)", s.token[:s.n], strings.Join(words[:], ", "))
 }
 
 // full says that the client sent as much without a word as it may.
@@ -259,7 +259,7 @@ func (s *session) read(ctx context.Context, w word, last *reply) error {
 	last.line = append(appendReading(last.line[:0], w, begin, end), '\n')
 	if len(last.line) == 1 {
 		last.end = nil // to begin anew
-		return errors.New("read CPU counters: every CPU is another one than before")
+		return errors.New("cannot read CPU counters: the set of CPUs has changed")
 	}
 	last.end = end
 	return nil
@@ -292,16 +292,19 @@ func (s *session) flush(ctx context.Context, conn net.Conn) error {
 
 // requests says how often each word was asked for.
 func (s *session) requests() string {
-	var text strings.Builder
+	var counts []string
 	for w, n := range s.asked {
 		if n > 0 {
-			fmt.Fprintf(&text, " %d %s", n, words[w])
+			counts = append(counts, fmt.Sprintf("%s=%d", words[w], n))
 		}
 	}
 	if s.scrapes > 0 {
-		fmt.Fprintf(&text, " %d metrics", s.scrapes)
+		counts = append(counts, fmt.Sprintf("metrics=%d", s.scrapes))
 	}
-	return cmp.Or(text.String(), " nothing")
+	if len(counts) == 0 {
+		return "0 requests"
+	}
+	return "requests: " + strings.Join(counts, " ")
 }
 
 // hangUp closes conn so that the last reply arrives: closing with input unread

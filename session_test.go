@@ -91,7 +91,7 @@ func play(smp *sampler, chunks ...[]byte) []string {
 
 func TestWire(t *testing.T) {
 	unknown := func(quoted string) string {
-		return "error: unknown word " + quoted + " (there are cpu, cores, modes, load, bye)\n"
+		return "error: unknown word " + quoted + " (known: cpu, cores, modes, load, bye)\n"
 	}
 	long := strings.Repeat("x", maxToken)
 	for _, test := range []struct{ in, want string }{
@@ -334,7 +334,7 @@ func TestSilence(t *testing.T) {
 			client.Read(make([]byte, 10))
 		}
 		err := <-ended
-		if err == nil || err.Error() != "silent for 30s" {
+		if err == nil || err.Error() != "idle for 30s" {
 			t.Error(err)
 		}
 		if took := time.Since(begin).Round(time.Second); took != 5*29*time.Second+30*time.Second {

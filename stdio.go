@@ -122,7 +122,7 @@ func (r lineReader) next() <-chan textLine {
 		case nil:
 			err = io.EOF
 		case bufio.ErrTooLong:
-			err = fmt.Errorf("%s: a line without end", r.name)
+			err = fmt.Errorf("%s: line too long", r.name)
 		default:
 			err = fmt.Errorf("%s: %w", r.name, cause(err))
 		}

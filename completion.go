@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+const completionShells = "bash zsh fish"
+
+// completeArg returns what completes an argument: the command for bash, the action
+// for zsh, the options of fish's complete.
+func completeArg(arg, readings string) (bash, zsh, fish string) {
+	switch arg {
+	case "WORDS": // separated by commas: only the last one is completed
+		bash = `COMPREPLY=($(compgen -P "${cur%"${cur##*,}"}" -W "` + readings + `" -- "${cur##*,}"))`
+		return bash, "_values -s , reading " + readings, " -x -a '(__fish_append , " + readings + ")'"
+	case "PATH": // in bash by readline, which quotes spaces; bash 3.2 has no compopt
+		return "compopt -o default 2>/dev/null", "_files", " -r -F"
+	case "COMMAND":
+		return `COMPREPLY=($(compgen -c -- "$cur"))`, "_command_names -e", " -x -a '(__fish_complete_command)'"
+	case "SHELL":
+		bash = `COMPREPLY=($(compgen -W "` + completionShells + `" -- "$cur"))`
+		return bash, "(" + completionShells + ")", " -x -a '" + completionShells + "'"
+	}
+	return ":", " ", " -x" // nothing is offered
+}
+
+// completion returns the completion script for shell. Where no argument of a flag
+// is expected, the scripts complete host names.
+func completion(shell string, flags []option, readings []string) (string, error) {
+	script := map[string]func([]option, string) string{
+		"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}[shell]
+	if script == nil {
+		return "", fmt.Errorf("unknown shell %q (choose from %s)", shell, strings.ReplaceAll(completionShells, " ", ", "))
+	}
+	return script(flags, strings.Join(readings, " ")), nil
+}
+
+func bashCompletion(flags []option, readings string) string {
+	var names []string
+	var cases strings.Builder
+	for _, f := range flags {
+		names = append(names, f.names...)
+		pattern := strings.Join(f.names, " | ")
+		if short := f.names[0]; len(short) == len("-i") {
+			pattern += " | -[!-]*" + short[1:] // the last of joined flags
+		}
+		if f.arg != "" {
+			code, _, _ := completeArg(f.arg, readings)
+			fmt.Fprintf(&cases, "    %s) %s ;;\n", pattern, code)
+		}
+	}
+	// Bash splits --read=cpu and web1:5000 into three words each.
+	return fmt.Sprintf(`_cpunc() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+    if [[ $cur == = ]]; then cur=
+    elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi
+    COMPREPLY=()
+    case $prev in
+%s    *)
+        if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W "%s" -- "$cur"))
+        elif [[ $cur == :* || $prev == : ]]; then :
+        elif declare -F _known_hosts_real >/dev/null; then _known_hosts_real -- "$cur"
+        else COMPREPLY=($(compgen -A hostname -- "$cur")); fi ;;
+    esac
+}
+complete -F _cpunc cpunc
+`, &cases, strings.Join(names, " "))
+}
+
+func zshCompletion(flags []option, readings string) string {
+	var specs strings.Builder
+	for _, f := range flags {
+		exclusions, arg := "("+strings.Join(f.names, " ")+")", ""
+		if strings.Contains(f.usage, "repeatable") {
+			exclusions = "*"
+		}
+		if f.arg != "" {
+			_, action, _ := completeArg(f.arg, readings)
+			arg = ":" + f.arg + ":" + action
+		}
+		usage := strings.NewReplacer("'", `'\''`, "[", `\[`, "]", `\]`).Replace(f.usage)
+		for _, name := range f.names {
+			if f.arg != "" && strings.HasPrefix(name, "--") {
+				name += "=" // the argument follows after = or as the next word
+			} else if f.arg != "" {
+				name += "+" // the argument follows at once or as the next word
+			}
+			fmt.Fprintf(&specs, " \\\n        '%s%s[%s]%s'", exclusions, name, usage, arg)
+		}
+	}
+	return fmt.Sprintf(`#compdef cpunc
+_cpunc() {
+    _arguments -s -S%s \
+        '*:host:_hosts'
+}
+if [ "$funcstack[1]" = _cpunc ]; then _cpunc "$@"; else compdef _cpunc cpunc; fi
+`, &specs)
+}
+
+func fishCompletion(flags []option, readings string) string {
+	script := "complete -c cpunc -f -a '(__fish_print_hostnames)'\n"
+	for _, f := range flags {
+		script += "complete -c cpunc"
+		for _, name := range f.names {
+			if long, ok := strings.CutPrefix(name, "--"); ok {
+				script += " -l " + long
+			} else {
+				script += " -s " + name[1:]
+			}
+		}
+		if f.arg != "" {
+			_, _, options := completeArg(f.arg, readings)
+			script += options
+		}
+		script += " -d '" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(f.usage) + "'\n"
+	}
+	return script
+}
