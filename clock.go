@@ -1,6 +1,11 @@
 package main
 
-import "time"
+import (
+	"errors"
+	"math"
+	"strconv"
+	"time"
+)
 
 // A clock says when ticks are due: tick n is n intervals after the start, so
 // that lateness never adds up. An interval of 0 makes every tick due at once.
@@ -34,4 +39,33 @@ func (p pauses) begin() (resume func()) {
 	}
 	p <- over
 	return func() { close(over) }
+}
+
+// parseDuration reads a time as people type it: 2, 0.5, 500ms or 1m; a number
+// alone is seconds.
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if f, ferr := strconv.ParseFloat(text, 64); ferr == nil && !math.IsNaN(f) {
+		if math.Abs(f) >= math.MaxInt64/float64(time.Second) {
+			return 0, errors.New("value out of range")
+		}
+		d, err = time.Duration(f*float64(time.Second)), nil
+	}
+	switch {
+	case err != nil:
+		return 0, errors.New("not a duration (examples: 2, 0.5, 500ms, 1m)")
+	case d < 0:
+		return 0, errors.New("must not be negative")
+	}
+	return d, nil
+}
+
+// parseInterval reads the time between readings. The counters are too coarse for
+// less than 100 ms; 0 is as fast as possible.
+func parseInterval(text string) (time.Duration, error) {
+	d, err := parseDuration(text)
+	if err == nil && d > 0 && d < 100*time.Millisecond {
+		err = errors.New("must be 0 or at least 0.1")
+	}
+	return d, err
 }

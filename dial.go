@@ -21,6 +21,7 @@ import (
 
 const (
 	maxAnswer = 64 << 10               // bytes: 10,000 cores
+	maxBlank  = 4 << 10                // bytes of empty lines beside a reply
 	silence   = 100 * time.Millisecond // ends a reply that has no newline
 	byeTime   = 100 * time.Millisecond
 
@@ -53,6 +54,10 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 		}
 	}
 	conn, err := new(net.Dialer).DialContext(limited, a.network, a.target())
+	for a.network == socket && isBusy(err) && limited.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+		conn, err = new(net.Dialer).DialContext(limited, a.network, a.target())
+	}
 	if err != nil && ctx.Err() == nil && !time.Now().Before(deadline) {
 		err = fmt.Errorf("connection timed out (%v)", d.wait)
 	}
@@ -65,6 +70,17 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 		say("%s: connected to %s", a, conn.RemoteAddr())
 	}
 	return conn, nil
+}
+
+// isBusy says whether a Unix socket has no room for one more connection, which
+// the kernel says at once instead of waiting.
+func isBusy(err error) bool {
+	var call *os.SyscallError
+	if !errors.As(err, &call) {
+		return false
+	}
+	again, ok := call.Err.(interface{ Timeout() bool }) // as EAGAIN is
+	return ok && again.Timeout()
 }
 
 // thisMachine starts a session over a pipe in memory. Closing it ends the session.
@@ -86,6 +102,7 @@ type peer struct {
 	net.Conn
 	stay    func() bool // calls off the bye that the end of the run sends
 	unread  []byte
+	blank   int  // bytes of empty lines since the request
 	lines   bool // it has ended a reply with a newline: it always does
 	replied bool // to a request
 }
@@ -94,6 +111,7 @@ type peer struct {
 // they came.
 func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 	deadline := time.Now().Add(wait)
+	p.blank = 0
 	if len(bytes.TrimSpace(p.unread)) > 0 {
 		return nil, fmt.Errorf("unsolicited data: %s", excerpt(p.unread))
 	}
@@ -140,7 +158,11 @@ type staleError struct{ error }
 func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 	for {
 		// An empty line is what was left of a reply that a silence ended.
-		p.unread = bytes.TrimLeft(p.unread, "\r\n")
+		rest := bytes.TrimLeft(p.unread, "\r\n")
+		p.blank += len(p.unread) - len(rest)
+		if p.unread = rest; p.blank > maxBlank {
+			return nil, errors.New("unsolicited data: nothing but empty lines")
+		}
 		if line, rest, ok := bytes.Cut(p.unread, []byte("\n")); ok {
 			p.unread, p.lines = rest, true
 			return bytes.TrimSuffix(line, []byte("\r")), nil

@@ -3,15 +3,19 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -145,6 +149,13 @@ func TestServersMisbehave(t *testing.T) {
 		{"answers over 100", func(c net.Conn) { io.WriteString(c, "100.1\n") }, `alpha:5000: unexpected reply to "cpu": "100.1" (is it a cpunc server?)`, 0},
 		{"answers below 0", func(c net.Conn) { io.WriteString(c, "-1.0\n") }, `alpha:5000: unexpected reply to "cpu": "-1.0" (is it a cpunc server?)`, 0},
 		{"says error", func(c net.Conn) { io.WriteString(c, "error: no\x07\n") }, `alpha:5000: "no\a"`, 0},
+		{"nothing but newlines", func(c net.Conn) {
+			for {
+				if _, err := io.WriteString(c, strings.Repeat("\n", 4096)); err != nil {
+					return
+				}
+			}
+		}, "alpha:5000: unsolicited data: nothing but empty lines", 0},
 		{"endless line", func(c net.Conn) {
 			for {
 				if _, err := io.WriteString(c, strings.Repeat("z", 4096)); err != nil {
@@ -417,8 +428,8 @@ func TestHundredHosts(t *testing.T) {
 	})
 }
 
-// A network is a host that may be down for a while.
-type network struct {
+// An outage is a host that may be down for a while.
+type outage struct {
 	t        *testing.T
 	start    time.Time
 	down     func(at time.Duration) bool
@@ -426,7 +437,7 @@ type network struct {
 	conns    []net.Conn
 }
 
-func (w *network) open(ctx context.Context, a address) (net.Conn, error) {
+func (w *outage) open(ctx context.Context, a address) (net.Conn, error) {
 	now := time.Since(w.start)
 	w.attempts = append(w.attempts, now)
 	if w.down(now) {
@@ -444,7 +455,7 @@ func (w *network) open(ctx context.Context, a address) (net.Conn, error) {
 }
 
 // cut closes every connection.
-func (w *network) cut() {
+func (w *outage) cut() {
 	for _, c := range w.conns {
 		c.Close()
 	}
@@ -456,7 +467,7 @@ func TestKeep(t *testing.T) {
 	listenIn(t)
 	for range 100 { // the pauses vary
 		synctest.Test(t, func(t *testing.T) {
-			w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return at > 20*time.Second && at < 30*time.Second }}
+			w := &outage{t: t, start: time.Now(), down: func(at time.Duration) bool { return at > 20*time.Second && at < 30*time.Second }}
 			time.AfterFunc(20500*time.Millisecond, w.cut)
 			lines, err := polled(t, &poller{interval: time.Second, count: 60, keep: true, dial: w.open})
 			if err != nil || len(lines) != 60 {
@@ -485,7 +496,7 @@ func TestKeep(t *testing.T) {
 func TestClosedBetweenTicks(t *testing.T) {
 	messages := listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
-		w := &network{t: t, start: time.Now(), down: func(time.Duration) bool { return false }}
+		w := &outage{t: t, start: time.Now(), down: func(time.Duration) bool { return false }}
 		time.AfterFunc(1500*time.Millisecond, w.cut)
 		lines, err := polled(t, &poller{interval: time.Second, count: 4, keep: true, dial: w.open})
 		if err != nil {
@@ -514,7 +525,7 @@ func TestClosedBetweenTicks(t *testing.T) {
 func TestRedialPauses(t *testing.T) {
 	messages := listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
-		w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return at < time.Hour }}
+		w := &outage{t: t, start: time.Now(), down: func(at time.Duration) bool { return at < time.Hour }}
 		lines, err := polled(t, &poller{interval: 10 * time.Second, count: 370, keep: true, dial: w.open})
 		if err != nil {
 			t.Error(err)
@@ -595,7 +606,7 @@ func TestHangingHost(t *testing.T) {
 func TestKeepWithoutPause(t *testing.T) {
 	listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
-		w := &network{t: t, start: time.Now(), down: func(at time.Duration) bool { return true }}
+		w := &outage{t: t, start: time.Now(), down: func(at time.Duration) bool { return true }}
 		lines, err := polled(t, &poller{count: 5, keep: true, dial: w.open})
 		if err != nil {
 			t.Error(err)
@@ -644,4 +655,44 @@ func TestCommandEndsFirst(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A Unix socket whose backlog is full is waited for.
+func TestBacklogFull(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("a backlog as Linux has it")
+	}
+	path := filepath.Join(t.TempDir(), "sock")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	var full error
+	for full == nil {
+		var conn net.Conn
+		if conn, full = net.Dial("unix", path); full == nil {
+			defer conn.Close()
+		}
+	}
+	addr := address{network: socket, host: path}
+	begin := time.Now()
+	if _, err := (dialer{wait: 300 * time.Millisecond}).dial(t.Context(), addr); err == nil || time.Since(begin) < 300*time.Millisecond {
+		t.Errorf("full: %v after %v", err, time.Since(begin))
+	}
+	time.AfterFunc(100*time.Millisecond, func() {
+		for range 2 {
+			if peer, _, err := syscall.Accept(fd); err == nil {
+				defer syscall.Close(peer)
+			}
+		}
+	})
+	conn, err := (dialer{wait: 10 * time.Second}).dial(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
 }

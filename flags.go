@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -426,23 +425,12 @@ type seconds struct {
 }
 
 func (s *seconds) Set(text string) error {
-	d, err := time.ParseDuration(text)
-	if f, ferr := strconv.ParseFloat(text, 64); ferr == nil && !math.IsNaN(f) {
-		if math.Abs(f) >= math.MaxInt64/float64(time.Second) {
-			return errors.New("value out of range")
-		}
-		d, err = time.Duration(f*float64(time.Second)), nil
-	}
-	switch {
-	case err != nil:
-		return errors.New("not a duration (examples: 2, 0.5, 500ms, 1m)")
-	case d < 0:
-		return errors.New("must not be negative")
-	case d == 0 && !s.orNone:
-		return errors.New("must be greater than 0")
+	d, err := parseDuration(text)
+	if err == nil && d == 0 && !s.orNone {
+		err = errors.New("must be greater than 0")
 	}
 	s.Duration = d
-	return nil
+	return err
 }
 
 // positive is an option's value: a number of at least 1.

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shirou/gopsutil/v3/cpu"
@@ -25,6 +29,7 @@ const (
 	headTime  = 10 * time.Second // for a whole request
 	idleTime  = 5 * time.Minute  // between two, unless -w says else
 	maxHeader = 8 << 10          // bytes
+	maxLines  = 200              // of headers: each costs far more than its bytes
 )
 
 // A web answers the connections that turn out to speak HTTP. It is the
@@ -61,6 +66,11 @@ func newWeb(smp *sampler, names []string, idle time.Duration, connections func()
 		IdleTimeout:       idle,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          log.New(io.Discard, "", 0), // clients' faults are theirs
+		ConnState: func(conn net.Conn, state http.ConnState) {
+			if state == http.StateIdle {
+				conn.(*webConn).lines.Store(0)
+			}
+		},
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return context.WithValue(ctx, sessionKey{}, conn.(*webConn).session)
 		},
@@ -116,7 +126,8 @@ func (w *web) take(conn net.Conn, s *session, gone func()) {
 type webConn struct {
 	net.Conn
 	*session
-	gone func()
+	gone  func()
+	lines atomic.Int32 // read since a request ended
 }
 
 func (c *webConn) Read(p []byte) (int, error) {
@@ -125,7 +136,12 @@ func (c *webConn) Read(p []byte) (int, error) {
 		c.begun = c.begun[n:]
 		return n, nil
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p[:min(len(p), 1<<10)]) // not many requests at once, of which each may have its lines
+	if c.lines.Add(int32(bytes.Count(p[:n], []byte("\n")))) > maxLines {
+		io.WriteString(c.Conn, "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
+		return 0, errors.New("too many header lines")
+	}
+	return n, err
 }
 
 func (c *webConn) Close() error {
@@ -133,10 +149,11 @@ func (c *webConn) Close() error {
 	return c.Conn.Close()
 }
 
+// ServeHTTP answers one request.
 func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	s := r.Context().Value(sessionKey{}).(*session)
 	if s.trace != nil {
-		s.trace(fmt.Sprintf("%q", r.Method+" "+r.URL.Path))
+		s.trace(fmt.Sprintf("%q", r.Method+" "+r.URL.RequestURI()))
 	}
 	refuse := func(status int, why string) {
 		if s.trace != nil {
@@ -144,26 +161,103 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		}
 		http.Error(out, "error: "+why, status)
 	}
+	// No browser shows, frames or runs for another site what it gets here.
+	out.Header().Set("X-Content-Type-Options", "nosniff")
+	out.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
 	path := strings.TrimPrefix(r.URL.Path, "/")
-	reading := slices.Index(words[:readings], path)
+	reading := word(slices.Index(words[:readings], path))
+	query := r.URL.Query()
 	switch {
-	case !w.known(r.Host):
-		// Else a page in a browser here could read this, whose name was made to
-		// point at this machine.
+	case !w.allowedHost(r.Host):
+		// Otherwise a page could read this by DNS rebinding: from a browser here,
+		// by a name that was made to point at this machine.
 		refuse(http.StatusForbidden, fmt.Sprintf("host name %q not allowed (use an address, or allow it with --name)", r.Host))
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		out.Header().Set("Allow", "GET, HEAD")
 		refuse(http.StatusMethodNotAllowed, "method not allowed (use GET or HEAD)")
+	case reading >= 0 && query.Has("interval"):
+		interval, err := parseInterval(query.Get("interval"))
+		if err != nil {
+			refuse(http.StatusBadRequest, fmt.Sprintf("invalid interval %q: %v", query.Get("interval"), err))
+			return
+		}
+		w.stream(out, r, s, reading, interval)
 	case reading >= 0:
-		s.answer(w.ctx, word(reading))
-		text := s.unsent
-		s.unsent = nil
-		w.send(out, text, "text/plain; charset=utf-8")
+		w.send(out, w.line(s, reading), plainText)
 	case path == "metrics":
 		s.scrapes++
 		w.send(out, w.metrics(w.ctx), "text/plain; version=0.0.4; charset=utf-8")
+	case path == "" && strings.Contains(r.Header.Get("Accept"), "text/html"):
+		out.Header().Set("Content-Security-Policy", pagePolicy())
+		out.Header().Set("Referrer-Policy", "no-referrer")
+		w.send(out, page, "text/html; charset=utf-8")
+	case path == "":
+		w.send(out, []byte(strings.Join(paths(), "\n")+"\n"), plainText)
 	default:
-		refuse(http.StatusNotFound, "not found (known: /"+strings.Join(words[:readings], ", /")+", /metrics)")
+		refuse(http.StatusNotFound, "not found (known: "+strings.Join(paths(), ", ")+")")
+	}
+}
+
+const plainText = "text/plain; charset=utf-8"
+
+// paths are those there are, besides that of the page.
+func paths() (all []string) {
+	for _, name := range words[:readings] {
+		all = append(all, "/"+name)
+	}
+	return append(all, "/metrics")
+}
+
+// page is the live chart for browsers.
+//
+//go:embed page.html
+var page []byte
+
+// pagePolicy is the Content-Security-Policy of the page: nothing but its own
+// script and style, which are known by their hashes.
+var pagePolicy = sync.OnceValue(func() string {
+	hash := func(tag string) string {
+		_, rest, _ := bytes.Cut(page, []byte("<"+tag+">"))
+		text, _, _ := bytes.Cut(rest, []byte("</"+tag+">"))
+		sum := sha256.Sum256(text)
+		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	}
+	return "default-src 'none'; script-src " + hash("script") + "; style-src " + hash("style") +
+		"; connect-src 'self'; img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+})
+
+// line gives the line that the session has for a word, or an error line.
+func (w *web) line(s *session, reading word) []byte {
+	s.answer(w.ctx, reading)
+	text := s.unsent
+	s.unsent = nil
+	return text
+}
+
+// stream sends a line every interval, each as it is made, until the client is
+// gone or stops reading, or w.ctx is done. An interval of 0 is the shortest in
+// which there is something new.
+func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, reading word, interval time.Duration) {
+	out.Header().Set("Content-Type", plainText)
+	out.Header().Set("Cache-Control", "no-store")
+	if r.Method == http.MethodHead {
+		return
+	}
+	conn := http.NewResponseController(out)
+	conn.SetReadDeadline(time.Time{}) // the client has nothing more to say
+	c := clock{time.Now(), cmp.Or(interval, minWindow)}
+	for n := 0; ; n = c.after(n, time.Now(), 0) {
+		select {
+		case <-time.After(time.Until(c.at(n))):
+		case <-r.Context().Done():
+			return
+		case <-w.ctx.Done():
+			return
+		}
+		conn.SetWriteDeadline(time.Now().Add(stuckTime))
+		if _, err := out.Write(w.line(s, reading)); err != nil || conn.Flush() != nil {
+			return
+		}
 	}
 }
 
@@ -177,19 +271,25 @@ func (w *web) send(out http.ResponseWriter, text []byte, kind string) {
 	out.Write(text)
 }
 
-// known says whether host, of a request, is an address or a name of this host.
-func (w *web) known(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.TrimSuffix(host, ".")
+// allowedHost says whether host, of a request, is an address or a name of this host.
+func (w *web) allowedHost(host string) bool {
 	if host == "" { // from HTTP/1.0, which no browser speaks
 		return true
 	}
-	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+	if name, port, err := net.SplitHostPort(host); err == nil {
+		if strings.Trim(port, "0123456789") != "" {
+			return false
+		}
+		host = name
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		host = strings.TrimSuffix(inner, "]")
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
 		return true
 	}
-	return slices.ContainsFunc(w.names, func(name string) bool { return name != "" && strings.EqualFold(name, host) })
+	host = strings.TrimSuffix(host, ".")
+	return host != "" && slices.ContainsFunc(w.names, func(name string) bool { return strings.EqualFold(strings.TrimSuffix(name, "."), host) })
 }
 
 // metrics gives the counters in Prometheus' text format, those that

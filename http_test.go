@@ -47,7 +47,10 @@ func TestHTTP(t *testing.T) {
 		{"name of -l", get("EXAMPLE.test.:80", "/cpu"), "200 OK", stillCPU},
 		{"no host in 1.0", fetch(t, addr, "GET /cpu HTTP/1.0\r\n\r\n"), "200 OK", stillCPU},
 		{"bye is no path", get("localhost", "/bye"), "404 Not Found", "error: not found (known: /cpu, /cores, /modes, /load, /metrics)\n"},
-		{"root", get("localhost", "/"), "404 Not Found", "error: not found (known: /cpu, /cores, /modes, /load, /metrics)\n"},
+		{"not the name and port", get("localhost:5000.evil.example", "/cpu"), "403 Forbidden", ""},
+		{"not quite an address", get("127.0.0.1.", "/cpu"), "403 Forbidden", ""},
+		{"nor this", get("127.0.0.1.:5000", "/cpu"), "403 Forbidden", ""},
+		{"no name", get(":5000", "/cpu"), "403 Forbidden", ""},
 		{"foreign host", get("evil.example", "/cpu"), "403 Forbidden", "error: host name \"evil.example\" not allowed (use an address, or allow it with --name)\n"},
 		{"foreign host, metrics", get("evil.example:5000", "/metrics"), "403 Forbidden", "error: host name \"evil.example:5000\" not allowed (use an address, or allow it with --name)\n"},
 		{"no host in 1.1", fetch(t, addr, "GET /cpu HTTP/1.1\r\n\r\n"), "400 Bad Request", ""},
@@ -195,5 +198,142 @@ func TestSlowHTTP(t *testing.T) {
 				t.Errorf("%q: closed after %v, want %v", test.send, took, test.after)
 			}
 		})
+	}
+}
+
+// servePage gives the address of a listener on a machine of so many CPUs, whose
+// counters move.
+func servePage(t *testing.T, cpus int) string {
+	k := newKernel(cpus, func(cpu, tick int) bool { return (tick/37+7*cpu)%5 < 2 || tick%(cpu%9+3) == 0 })
+	k.boot = k.boot.Add(-time.Minute)
+	smp := k.sampler()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	smp.record(ctx)
+	go smp.run(ctx) // ends with ctx
+	addr, _ := serving(t, &server{sampler: smp})
+	return "http://" + addr + "/"
+}
+
+// A stream is a line every interval, in phase, over the connection's own
+// intervals, until the client goes.
+func TestStream(t *testing.T) {
+	inBubble(t, 60300*time.Millisecond, func(_, tick int) bool { return tick%7 < tick%3 }, func(t *testing.T, k *kernel, smp *sampler) {
+		open, end := webInMemory(t, smp)
+		client := open()
+		fmt.Fprint(client, "GET /cpu?interval=500ms HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		in := bufio.NewReader(client)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil || resp.StatusCode != 200 || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		lines := bufio.NewScanner(resp.Body)
+		start := time.Now()
+		last := start
+		for n := range 120 { // longer than any timeout of a request
+			if !lines.Scan() {
+				t.Fatalf("line %d: %v", n, lines.Err())
+			}
+			if at := time.Since(start); at != time.Duration(n)*500*time.Millisecond {
+				t.Errorf("line %d came after %v", n, at)
+			}
+			if want := k.percent(last, time.Now()); n > 0 && lines.Text() != want {
+				t.Errorf("line %d: %s, want %s", n, lines.Text(), want)
+			}
+			last = time.Now()
+			if n%10 == 3 { // a reader that is slow now and then
+				time.Sleep(400 * time.Millisecond)
+			}
+		}
+		begin := time.Now()
+		ended := make(chan struct{})
+		go func() { defer close(ended); end() }()
+		rest, err := io.ReadAll(resp.Body)
+		<-ended
+		if took := time.Since(begin); took > time.Second || err != nil || len(rest) > 0 && rest[len(rest)-1] != '\n' {
+			t.Errorf("the end took %v and brought %q, %v", took, rest, err)
+		}
+	})
+}
+
+// A reader that stops reading is cut off, as on the wire.
+func TestStreamStuck(t *testing.T) {
+	inBubble(t, time.Minute, quarter, func(t *testing.T, k *kernel, smp *sampler) {
+		open, end := webInMemory(t, smp)
+		defer end()
+		client := open()
+		begin := time.Now()
+		fmt.Fprint(client, "GET /cpu?interval=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		client.Read(make([]byte, 10)) // and no more
+		time.Sleep(2 * stuckTime)
+		if n, err := io.Copy(io.Discard, client); n > 4096 || time.Since(begin) > 3*stuckTime {
+			t.Errorf("%d bytes after %v, %v", n, time.Since(begin), err)
+		}
+	})
+}
+
+func TestStreamRequests(t *testing.T) {
+	addr, _ := serving(t, &server{})
+	ask := func(request string) string {
+		return fetch(t, addr, request+"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	}
+	for query, want := range map[string]string{
+		"":      "error: invalid interval \"\": not a duration (examples: 2, 0.5, 500ms, 1m)\n",
+		"x":     "error: invalid interval \"x\": not a duration (examples: 2, 0.5, 500ms, 1m)\n",
+		"-1":    "error: invalid interval \"-1\": must not be negative\n",
+		"0.05":  "error: invalid interval \"0.05\": must be 0 or at least 0.1\n",
+		"1e300": "error: invalid interval \"1e300\": value out of range\n",
+		"nan":   "error: invalid interval \"nan\": not a duration (examples: 2, 0.5, 500ms, 1m)\n",
+	} {
+		if got := ask("GET /cpu?interval=" + query + " HTTP/1.1"); !strings.HasPrefix(got, "HTTP/1.1 400 ") || !strings.HasSuffix(got, "\r\n\r\n"+want) {
+			t.Errorf("interval %q: %q", query, got)
+		}
+	}
+	if got := ask("HEAD /cpu?interval=1 HTTP/1.1"); !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(got, "\r\n\r\n") {
+		t.Errorf("HEAD: %q", got)
+	}
+	if got := ask("GET /nothing?interval=1 HTTP/1.1"); !strings.HasPrefix(got, "HTTP/1.1 404 ") {
+		t.Errorf("no word: %q", got)
+	}
+	// HTTP/1.0 knows no chunks: the lines come as they are, until the end.
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET /cpu?interval=0 HTTP/1.0\r\n\r\n")
+	in := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil || len(resp.TransferEncoding) > 0 {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	begin := time.Now()
+	lines := bufio.NewReader(resp.Body)
+	for range 4 {
+		if line, err := lines.ReadString('\n'); line != stillCPU || err != nil {
+			t.Fatalf("%q, %v", line, err)
+		}
+	}
+	if took := time.Since(begin); took < 2*minWindow {
+		t.Errorf("four lines in %v: the same ones", took)
+	}
+}
+
+// What a browser gets at the root is the page, and others the paths there are.
+func TestRoot(t *testing.T) {
+	addr, _ := serving(t, &server{})
+	get := func(accept string) string {
+		return fetch(t, addr, "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: "+accept+"\r\nConnection: close\r\n\r\n")
+	}
+	for _, want := range []string{"HTTP/1.1 200 OK\r\n", "Content-Type: text/html; charset=utf-8\r\n", "X-Content-Type-Options: nosniff\r\n", "frame-ancestors 'none'\r\n", "script-src 'sha256-"} {
+		if got := get("text/html,*/*;q=0.8"); !strings.Contains(got, want) || !strings.Contains(got, string(page)) {
+			t.Errorf("the page lacks %q: %.500s", want, got)
+		}
+	}
+	if got, want := get("*/*"), "\r\n\r\n"+strings.Join(paths(), "\n")+"\n"; !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if len(page) > 40_000 {
+		t.Errorf("the page has %d bytes", len(page))
 	}
 }

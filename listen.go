@@ -18,7 +18,7 @@ import (
 
 func (a address) listen(ctx context.Context) (net.Listener, error) {
 	if a.network == socket {
-		return listenUnix(a.host)
+		return listenUnix(ctx, a.host)
 	}
 	if ip, err := netip.ParseAddr(a.host); err == nil && ip.Is4() && a.network == "tcp" {
 		a.network = "tcp4" // tcp takes 0.0.0.0 for IPv6 too
@@ -40,25 +40,19 @@ type unixListener struct {
 }
 
 // listenUnix listens on a socket at path that is for its owner alone. It
-// replaces one that nobody answers on.
-func listenUnix(path string) (net.Listener, error) {
+// replaces one that nobody answers on. Of several that start at once on one path,
+// one gets there first.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	unlock, err := lockPath(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	if old, err := os.Lstat(path); err == nil && old.Mode().Type() != os.ModeSocket {
 		return nil, errors.New("exists and is not a socket")
 	}
-	for _, kind := range []string{"unix", "unixgram", "unixpacket"} {
-		conn, err := net.DialTimeout(kind, path, time.Second)
-		if err == nil {
-			conn.Close()
-		}
-		busy, ok := err.(net.Error)
-		switch {
-		case err == nil, ok && busy.Timeout():
-			return nil, errors.New("address already in use")
-		case errors.Is(err, os.ErrPermission):
-			return nil, err
-		case kind == "unix" && errors.Is(err, syscall.EINVAL): // nobody could dial it
-			return nil, syscall.ENAMETOOLONG
-		}
+	if err := checkUnused(path); err != nil {
+		return nil, err
 	}
 	// In a folder of its own nobody can connect before the mode is set, and
 	// its new name replaces an old socket without a moment in between.
@@ -88,11 +82,66 @@ func listenUnix(path string) (net.Listener, error) {
 	return l, nil
 }
 
+// checkUnused fails if somebody answers on the socket at path, or nobody could.
+func checkUnused(path string) error {
+	for _, kind := range []string{"unix", "unixgram", "unixpacket"} {
+		conn, err := net.DialTimeout(kind, path, time.Second)
+		if err == nil {
+			conn.Close()
+		}
+		busy, ok := err.(net.Error)
+		switch {
+		case err == nil, ok && busy.Timeout():
+			return errors.New("address already in use")
+		case errors.Is(err, os.ErrPermission):
+			return err
+		case kind == "unix" && errors.Is(err, syscall.EINVAL): // nobody could dial it
+			return syscall.ENAMETOOLONG
+		}
+	}
+	return nil
+}
+
+// lockTime is how long another process may take to make or remove its socket.
+const lockTime = 5 * time.Second
+
+// lockPath waits until no other process makes or removes a socket at path, and
+// keeps them from it until unlock. The lock is on a file beside path, which is
+// there no longer than the lock.
+func lockPath(ctx context.Context, path string) (unlock func(), err error) {
+	name := path + ".lock"
+	for deadline := time.Now().Add(lockTime); ; {
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if lockFile(f) == nil {
+			mine, mineErr := f.Stat()
+			now, nowErr := os.Lstat(name)
+			if mineErr == nil && nowErr == nil && os.SameFile(mine, now) {
+				return func() { os.Remove(name); f.Close() }, nil
+			}
+		}
+		f.Close() // somebody else's, or what its owner has just removed
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return nil, errors.New("address already in use")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 func (l *unixListener) Close() error {
-	if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.socket) {
-		os.Remove(l.path)
+	soon, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	if unlock, err := lockPath(soon, l.path); err == nil {
+		defer unlock()
+		// A socket that has taken its place may even have its number.
+		now, err := os.Lstat(l.path)
+		if err == nil && os.SameFile(now, l.socket) && now.ModTime().Equal(l.socket.ModTime()) {
+			os.Remove(l.path)
+		}
 	}
 	return l.UnixListener.Close()
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -620,3 +621,78 @@ func (l *brokenListener) Accept() (net.Conn, error) {
 func (l *brokenListener) Close() error { return nil }
 
 func (l *brokenListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// Of listeners that start at once on one path, new or stale, one serves and the
+// others say that it is in use. Each removes its own socket only.
+func TestListenersAtOnce(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("Unix sockets and their locks as Linux has them")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sock")
+	for round := range 30 {
+		if round%2 == 1 { // a stale one
+			old, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			old.SetUnlinkOnClose(false)
+			old.Close()
+		}
+		listeners := make([]net.Listener, 8)
+		var starting sync.WaitGroup
+		for i := range listeners {
+			starting.Go(func() {
+				ln, err := listenUnix(t.Context(), path)
+				if err == nil {
+					listeners[i] = ln
+				} else if err.Error() != "address already in use" {
+					t.Error(err)
+				}
+			})
+		}
+		starting.Wait()
+		winners := slices.DeleteFunc(listeners, func(ln net.Listener) bool { return ln == nil })
+		if len(winners) != 1 {
+			t.Fatalf("%d of 8 serve", len(winners))
+		}
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatalf("the winner does not answer: %v", err)
+		}
+		conn.Close()
+		if round%3 == 2 { // something else takes the place, by whatever means
+			other := filepath.Join(dir, "other")
+			os.WriteFile(other, nil, 0o600)
+			os.Remove(path)
+			if round%2 == 1 {
+				os.Symlink(other, path)
+			} else {
+				os.Rename(other, path)
+			}
+			winners[0].Close()
+			if _, err := os.Lstat(path); err != nil {
+				t.Errorf("removed what was not its own: %v", err)
+			}
+			os.Remove(path)
+			os.Remove(other)
+		}
+		winners[0].Close()
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Fatalf("left behind: %v", left)
+		}
+	}
+}
+
+// Headers cost more than their bytes: many small ones are refused.
+func TestManyHeaders(t *testing.T) {
+	addr, _ := serving(t, &server{})
+	got := fetch(t, addr, "GET /cpu HTTP/1.1\r\nHost: localhost\r\n"+strings.Repeat("a:\r\n", 3000)+"\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 431 ") {
+		t.Errorf("%q", got)
+	}
+	many := strings.Repeat("GET /cpu HTTP/1.1\r\nHost: localhost\r\nA: b\r\n\r\n", 200) + "GET /load HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+	if got := fetch(t, addr, many); strings.Count(got, "HTTP/1.1 200 OK") != 201 {
+		t.Errorf("%d of 201 requests on one connection are answered", strings.Count(got, "HTTP/1.1 200 OK"))
+	}
+}

@@ -126,7 +126,7 @@ func catchSignals(ask bool, interrupts chan<- os.Signal) (ctx context.Context, s
 			case ctx.Err() != nil:
 				restoreTerminal()
 				stderr.flush()
-				os.Exit(128 + int(s.(syscall.Signal)))
+				os.Exit(signalStatus(s))
 			case ask && s == os.Interrupt:
 				select {
 				case interrupts <- s:

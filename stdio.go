@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -285,18 +287,11 @@ func (p *process) wait() bool {
 	}
 }
 
-// descendants adds to family the processes that its members started, and so
-// on. Where ps can't tell, there are none.
+// descendants adds to family the processes that its members started, and so on.
 func descendants(family []*os.Process) []*os.Process {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	table, _ := exec.CommandContext(ctx, "ps", "-A", "-o", "pid,ppid").Output()
 	children := map[int][]int{}
-	for row := range strings.Lines(string(table)) {
-		var pid, parent int
-		if n, _ := fmt.Sscan(row, &pid, &parent); n == 2 {
-			children[parent] = append(children[parent], pid)
-		}
+	for pid, parent := range parents() {
+		children[parent] = append(children[parent], pid)
 	}
 	known := map[int]bool{}
 	for _, member := range family {
@@ -313,4 +308,35 @@ func descendants(family []*os.Process) []*os.Process {
 		}
 	}
 	return family
+}
+
+// parents gives the parent of each process: from /proc, as Linux has it, or else
+// from ps. Where neither can tell, there are none.
+func parents() map[int]int {
+	of := map[int]int{}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range stats {
+		// The fields are pid, (name), state, parent; the name may have anything.
+		text, _ := os.ReadFile(name)
+		var state string
+		var pid, parent int
+		_, rest, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ")
+		fmt.Sscan(string(text), &pid)
+		if n, _ := fmt.Sscan(rest, &state, &parent); n == 2 {
+			of[pid] = parent
+		}
+	}
+	if len(of) > 0 {
+		return of
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	table, _ := exec.CommandContext(ctx, "ps", "-A", "-o", "pid,ppid").Output()
+	for row := range strings.Lines(string(table)) {
+		var pid, parent int
+		if n, _ := fmt.Sscan(row, &pid, &parent); n == 2 {
+			of[pid] = parent
+		}
+	}
+	return of
 }

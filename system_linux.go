@@ -55,3 +55,9 @@ func flushTerminal() {
 		})
 	}
 }
+
+// lockFile locks f for this process, or fails at once when another has it.
+func lockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+
+// signalStatus is the exit status of a process that s ended, as shells have it.
+func signalStatus(s os.Signal) int { return 128 + int(s.(syscall.Signal)) }
