@@ -279,7 +279,7 @@ func readReadme(t *testing.T) map[string]string {
 		recipes[name] = code
 	}
 	var script []byte
-	for _, file := range []string{"testdata/recipes.txtar", "testdata/http.txtar"} {
+	for _, file := range []string{"testdata/recipes.txtar", "testdata/http.txtar", "testdata/agentless.txtar", "testdata/tls.txtar", "testdata/install.txtar"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
