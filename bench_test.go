@@ -175,6 +175,59 @@ func lockstep(b *testing.B, all []*asker, n int) {
 	clients.Wait()
 }
 
+// BenchmarkVisit has a connection for every reading, as nc, curl and status bars
+// do it.
+func BenchmarkVisit(b *testing.B) {
+	const turns = 50
+	for _, visitors := range []int{1, 16} {
+		b.Run(strconv.Itoa(visitors), func(b *testing.B) {
+			var addrs [len(servers)]string
+			for i, server := range servers {
+				addrs[i], _ = spawn(b, server.name, server.args)
+				askers(b, addrs[i], 1)
+			}
+			each := b.N/turns + 1
+			var ratios []float64
+			b.ResetTimer()
+			for turn := range turns {
+				var took [len(servers)]time.Duration
+				for i := range servers {
+					i ^= turn % 2
+					start := time.Now()
+					visit(b, addrs[i], visitors, each)
+					took[i] = time.Since(start)
+				}
+				ratios = append(ratios, took[1].Seconds()/took[0].Seconds())
+			}
+			slices.Sort(ratios)
+			b.ReportMetric(ratios[turns/2], "of-yardstick")
+		})
+	}
+}
+
+// visit has n questions answered, each over a connection of its own.
+func visit(b *testing.B, addr string, visitors, n int) {
+	var left atomic.Int64
+	left.Store(int64(n))
+	var clients sync.WaitGroup
+	for range visitors {
+		clients.Go(func() {
+			for left.Add(-1) >= 0 {
+				conn, err := net.Dial("tcp", addr)
+				if err == nil {
+					err = (&asker{Conn: conn}).ask()
+					conn.Close()
+				}
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	clients.Wait()
+}
+
 // BenchmarkCrowd has many connections to each server that ask once a second, at
 // phases spread over the second. As above it is the servers' turn one after the
 // other.

@@ -23,10 +23,22 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 	if ip, err := netip.ParseAddr(a.host); err == nil && ip.Is4() && a.network == "tcp" {
 		a.network = "tcp4" // tcp takes 0.0.0.0 for IPv6 too
 	}
-	return (&net.ListenConfig{KeepAliveConfig: keepAlive}).Listen(ctx, a.network, a.String())
+	config := net.ListenConfig{KeepAliveConfig: keepAlive}
+	if setKeepAlive != nil {
+		// Connections inherit it: four system calls less for each of them.
+		config.KeepAlive, config.KeepAliveConfig.Enable = -1, false
+		config.Control = func(_, _ string, socket syscall.RawConn) error {
+			var err error
+			return cmp.Or(socket.Control(func(fd uintptr) { err = setKeepAlive(fd, keepAlive) }), err)
+		}
+	}
+	return config.Listen(ctx, a.network, a.target())
 }
 
-const maxRefusals = 100 // being explained at once
+const (
+	maxRefusals    = 100 // being explained at once
+	fewDescriptors = 200 // that are left: then each new connection is checked, which costs four system calls
+)
 
 // keepAlive is how a peer that vanished is found out: after half a minute.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
@@ -168,7 +180,7 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 	defer ln.Close()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	for {
-		conn, err := accept(ctx, ln)
+		conn, err := srv.accept(ctx, ln)
 		switch {
 		case err != nil:
 			return nil
@@ -191,11 +203,14 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 // accept waits for a connection until ctx is done or ln closed, which is an
 // error. What else fails is tried again: there may be no descriptors for a while,
 // or the client be gone already.
-func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
+func (srv *server) accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 	var pause time.Duration
 	for {
-		err := checkDescriptors(2) // for a connection and, beside it, for reading the counters
 		var conn net.Conn
+		var err error
+		if int(srv.serving.Load()+srv.refusals.Load()) > maxDescriptors()-fewDescriptors {
+			err = checkDescriptors(2) // for a connection and, beside it, for reading the counters
+		}
 		if err == nil {
 			conn, err = ln.Accept()
 		}
@@ -282,9 +297,11 @@ func (srv *server) attend(ctx context.Context, conn net.Conn) error {
 
 // leave counts a connection out.
 func (srv *server) leave(conn net.Conn, s *session, err error) {
-	if err == nil {
+	switch {
+	case srv.verbose == 0: // then there is no need to count up the requests
+	case err == nil:
 		srv.log(conn, "closed, %s", s.requests())
-	} else {
+	default:
 		srv.log(conn, "closed: %v, %s", cause(err), s.requests())
 	}
 	srv.serving.Add(-1)

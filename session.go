@@ -115,6 +115,7 @@ type session struct {
 	asked   [readings]int
 	scrapes int // of the metrics
 	unsent  []byte
+	ended   bool      // the client ended its input
 	stuckAt time.Time // the deadline of writes
 }
 
@@ -127,7 +128,11 @@ type reply struct {
 // serve replies to the words that arrive on conn, and closes it in the end.
 func (s *session) serve(ctx context.Context, conn net.Conn) error {
 	err := s.converse(ctx, conn)
-	if err != errHTTP {
+	switch {
+	case err == errHTTP:
+	case s.ended: // then nothing is unread
+		conn.Close()
+	default:
 		hangUp(conn)
 	}
 	return err
@@ -168,6 +173,7 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 		kept = 0
 		open, err := s.take(ctx, conn, got)
 		if readErr == io.EOF {
+			s.ended = open
 			s.refuse(s.scan.end())
 		}
 		if err == nil {

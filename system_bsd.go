@@ -3,7 +3,10 @@
 package main
 
 import (
+	"math"
+	"net"
 	"os"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -35,3 +38,14 @@ func lockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK
 
 // signalStatus is the exit status of a process that s ended, as shells have it.
 func signalStatus(s os.Signal) int { return 128 + int(s.(syscall.Signal)) }
+
+// maxDescriptors is how many files this process may have open.
+var maxDescriptors = sync.OnceValue(func() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || uint64(limit.Cur) > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return int(limit.Cur)
+})
+
+var setKeepAlive func(fd uintptr, c net.KeepAliveConfig) error

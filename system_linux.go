@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
+	"math"
+	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -61,3 +65,23 @@ func lockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK
 
 // signalStatus is the exit status of a process that s ended, as shells have it.
 func signalStatus(s os.Signal) int { return 128 + int(s.(syscall.Signal)) }
+
+// maxDescriptors is how many files this process may have open.
+var maxDescriptors = sync.OnceValue(func() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Cur > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return int(limit.Cur)
+})
+
+// setKeepAlive sets the keepalive of a listener's socket, which its connections
+// inherit. It is nil on systems where they do not, or may not.
+var setKeepAlive = func(fd uintptr, c net.KeepAliveConfig) error {
+	return errors.Join(
+		syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1),
+		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(c.Idle/time.Second)),
+		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, int(c.Interval/time.Second)),
+		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, c.Count),
+	)
+}

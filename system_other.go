@@ -2,7 +2,10 @@
 
 package main
 
-import "os"
+import (
+	"net"
+	"os"
+)
 
 var suspendSignals []os.Signal
 
@@ -13,3 +16,7 @@ func flushTerminal() {}
 func lockFile(*os.File) error { return nil }
 
 func signalStatus(os.Signal) int { return 1 }
+
+func maxDescriptors() int { return 0 } // unknown
+
+var setKeepAlive func(fd uintptr, c net.KeepAliveConfig) error
