@@ -66,6 +66,18 @@ func (g *graph) open(ctx context.Context, quit func()) error {
 	return nil
 }
 
+// opening gives what shows a line, and opens the graph when every host has
+// replied or failed: until then a command may ask for a password.
+func (g *graph) opening(ctx context.Context, quit func()) func(line) error {
+	return func(l line) error {
+		g.add(l)
+		if g.isOpen() || !l.settled {
+			return nil
+		}
+		return g.open(ctx, quit)
+	}
+}
+
 // isOpen says whether the graph was opened.
 func (g *graph) isOpen() bool { return g.done != nil }
 

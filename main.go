@@ -34,17 +34,21 @@ The files, each of which uses only those below it:
 
 	main.go     one mode made of its parts; signals; the exit
 	flags.go    what the command line says
+	completion.go  what shells complete
 	graph.go    a chart on a terminal: keys, mouse, resizing
 	chart.go    a chart as a grid of cells: lines in, picture out
 	listen.go   sockets, accepting, limits, the log of clients
 	http.go     the same conversation in HTTP
-	dial.go     hosts, asking them, ticks
+	poll.go     many hosts, asked at each tick
+	dial.go     reaching one host, and asking it
 	line.go     what one tick brought: printing it, min/avg/max
 	address.go  what operands name
 	session.go  one conversation: bytes, words, replies
 	stdio.go    standard streams and commands as connections
 	sample.go   the kernel's counters and what is read from them
+	clock.go    when ticks are due, and when they rest
 	say.go      what is told to a person
+	system_*.go  what differs from system to system
 */
 package main
 
@@ -177,13 +181,7 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 		if err != nil {
 			return err
 		}
-		show = func(l line) error {
-			g.add(l)
-			if g.isOpen() || !l.settled { // until then a command may ask for a password
-				return nil
-			}
-			return g.open(ctx, cancel)
-		}
+		show = g.opening(ctx, cancel)
 		switch {
 		case isOnChart():
 			out.Writer = io.Discard
@@ -196,12 +194,17 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 	}
 	err := p.run(ctx)
 	if opt.verbose > 0 {
-		for _, h := range p.hosts {
-			say("%s: %d sent, %d received, %d lost", h, h.polled, h.answered, h.polled-h.answered)
-		}
-		sum.print()
+		summarize(p.hosts, &sum)
 	}
 	return err
+}
+
+// summarize says what became of the polls, as ping does.
+func summarize(hosts []*host, sum *summary) {
+	for _, h := range hosts {
+		say("%s: %d sent, %d received, %d lost", h, h.polled, h.answered, h.polled-h.answered)
+	}
+	sum.print()
 }
 
 // newPoller gives what polls as the flags say.
