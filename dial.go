@@ -316,7 +316,7 @@ func (p *poller) due(ctx context.Context, c clock, n int, late time.Duration) (i
 			return n, err
 		}
 		now := time.Now()
-		if now.Sub(c.at(n)) <= late {
+		if c.interval == 0 || now.Sub(c.at(n)) <= late {
 			return n, nil
 		}
 		n = c.after(n, now, 0)

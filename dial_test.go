@@ -102,14 +102,14 @@ func TestPauseIsAGap(t *testing.T) {
 
 func TestNoPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lines, err := polled(t, &poller{count: 3, dial: scripted(t, func(n int, _ string, conn net.Conn) {
+		lines, err := polled(t, &poller{count: 4, dial: scripted(t, func(n int, _ string, conn net.Conn) {
 			time.Sleep(50 * time.Millisecond)
 			fmt.Fprintf(conn, "%d.0\n", n)
 		})})
 		if err != nil {
 			t.Error(err)
 		}
-		expect(t, lines, "0.00 0.05 0.0", "0.05 0.10 1.0", "0.10 0.15 2.0")
+		expect(t, lines, "0.00 0.05 0.0", "0.05 0.10 1.0", "0.10 0.15 2.0", "0.15 0.20 3.0") // also later than maxLate
 	})
 }
 
