@@ -54,9 +54,9 @@ const (
 var defaultInterval = time.Second
 
 func newApp(opt *options) *cli.App {
-	opt.interval = seconds{defaultInterval, true}
-	opt.wait = seconds{10 * time.Second, false}
-	opt.window = seconds{time.Minute, false}
+	opt.interval = seconds{Duration: defaultInterval, orNone: true, least: minWindow}
+	opt.wait = seconds{Duration: 10 * time.Second}
+	opt.window = seconds{Duration: time.Minute}
 	opt.maxConns = 10000
 	opt.read = wordList{words: []word{cpuWord}}
 	cli.HelpFlag = nil // the library's help takes operands for topics
@@ -338,7 +338,8 @@ func addresses(opt *options, operands []string) ([]address, error) {
 // seconds is a flag's value: 2, 0.5, 500ms or 1m.
 type seconds struct {
 	time.Duration
-	orNone bool // 0 is fine
+	orNone bool          // 0 is fine
+	least  time.Duration // that it must be otherwise
 }
 
 func (s *seconds) Set(text string) error {
@@ -356,6 +357,8 @@ func (s *seconds) Set(text string) error {
 		return errors.New("less than nothing")
 	case d == 0 && !s.orNone:
 		return errors.New("no time at all")
+	case d > 0 && d < s.least:
+		return fmt.Errorf("must be 0 or at least %v", s.least.Seconds())
 	}
 	s.Duration = d
 	return nil
