@@ -182,6 +182,9 @@ func parseReply(w word, line []byte) ([]string, error) {
 		return nil, fmt.Errorf("not a reading of %s: %s", w, excerpt(line))
 	}
 	for _, column := range columns {
+		if column == "nan" {
+			continue
+		}
 		n, err := strconv.ParseFloat(column, 64)
 		if err != nil || strings.Trim(column, "0123456789.") != "" || n > 100 && w != loadWord {
 			return nil, fmt.Errorf("not a reading of %s: %s", w, excerpt(line))
@@ -272,8 +275,8 @@ func (p *poller) poll(ctx context.Context) error {
 		if !ok {
 			return errEnd
 		}
-		if p.interval > 0 {
-			l.at = l.at.Add(at.Sub(l.at)) // the wall clock of now, the phase of the tick
+		if off := at.Sub(l.at); p.interval > 0 && -off <= p.interval {
+			l.at = l.at.Add(off) // the wall clock of now, the phase of the tick
 		}
 		if err := p.emit(l); err != nil {
 			return err
@@ -379,6 +382,9 @@ func (p *poller) tick(ctx context.Context, ws []word, over time.Time) (l line, o
 		}
 		if r.host == nil {
 			break
+		}
+		if r.replies != nil && p.interval > 0 {
+			l.at = time.Now()
 		}
 		r.host.take(ws, r.replies)
 		waiting--
