@@ -146,13 +146,7 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 	var in [512]byte
 	kept, undecided := 0, s.http
 	for {
-		if s.idle > 0 {
-			conn.SetReadDeadline(time.Now().Add(s.idle))
-			if ctx.Err() != nil { // then the deadline above may have come first
-				return nil
-			}
-		}
-		n, readErr := conn.Read(in[kept:])
+		n, readErr := s.listen(ctx, conn, in[kept:])
 		got := in[:kept+n]
 		if undecided && n > 0 {
 			http, decided := speaksHTTP(got)
@@ -170,20 +164,36 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 		if readErr == io.EOF {
 			s.refuse(s.scan.end())
 		}
-		if err == nil {
-			err = s.flush(ctx, conn)
-		}
-		switch {
-		case err != nil:
+		if err = cmp.Or(err, s.flush(ctx, conn)); err != nil {
 			return err
-		case !open, readErr == io.EOF, readErr != nil && ctx.Err() != nil:
-			return nil
-		case errors.Is(readErr, os.ErrDeadlineExceeded):
-			return fmt.Errorf("%w for %v", errSilent, s.idle)
-		case readErr != nil:
-			return readErr
+		}
+		if !open || readErr != nil {
+			return s.ending(ctx, readErr)
 		}
 	}
+}
+
+// listen reads what the client sends, for no longer than it may be silent.
+func (s *session) listen(ctx context.Context, conn net.Conn, in []byte) (int, error) {
+	if s.idle > 0 {
+		conn.SetReadDeadline(time.Now().Add(s.idle))
+		if ctx.Err() != nil { // then the deadline of converse may have come first
+			return 0, ctx.Err()
+		}
+	}
+	return conn.Read(in)
+}
+
+// ending says whether there is something wrong with the end of a conversation
+// for which reading gave err.
+func (s *session) ending(ctx context.Context, err error) error {
+	switch {
+	case err == io.EOF, ctx.Err() != nil:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%w for %v", errSilent, s.idle)
+	}
+	return err
 }
 
 // take adds what the bytes call for to the replies, and says whether the
