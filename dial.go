@@ -33,6 +33,7 @@ const (
 // A dialer connects to addresses. Every way to reach a session is here.
 type dialer struct {
 	wait    time.Duration // for a connection
+	first   time.Duration // that the first line of this machine covers
 	verbose bool
 	stderr  io.Writer // of commands
 }
@@ -40,7 +41,7 @@ type dialer struct {
 func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	switch a.network {
 	case memory:
-		return thisMachine(), nil
+		return thisMachine(d.first), nil
 	case command:
 		return startProcess(a.host, d.stderr)
 	}
@@ -70,11 +71,13 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	return conn, nil
 }
 
-// thisMachine starts a session over a pipe in memory. Closing it ends the session.
-func thisMachine() net.Conn {
+// thisMachine starts a session over a pipe in memory, whose first replies cover that
+// much time. Closing it ends the session.
+func thisMachine(first time.Duration) net.Conn {
 	client, server := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	smp := newSampler()
+	smp.least = max(min(first, smp.least), minWindow)
 	go func() {
 		defer onPanic()
 		defer cancel()
@@ -249,9 +252,12 @@ func (p *poller) poll(ctx context.Context) error {
 		}
 	}
 	// A host alone may be late. Beside others, or where a gap must show, its
-	// time is over with the tick; but a command may take its time to connect.
+	// time is over with the tick; but a command may take its time to connect, and
+	// this machine takes a whole interval for its first line.
 	patient := len(p.hosts) == 1 && !p.keep || p.interval == 0
-	connecting := !p.keep && slices.ContainsFunc(p.hosts, func(h *host) bool { return h.network == command })
+	connecting := slices.ContainsFunc(p.hosts, func(h *host) bool {
+		return h.network == command && !p.keep || h.network == memory
+	})
 	late := max(p.interval/2, maxLate)
 	c := clock{time.Now(), p.interval}
 	for n, lines := 0, 0; p.count == 0 || lines < p.count; lines++ {

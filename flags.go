@@ -114,7 +114,8 @@ cpunc -l [flags] [[host] port | -]  listen: answer everyone who connects; -: on 
 Dialing:
   -i, --interval SECONDS  SECONDS between polls, or 500ms, 1m; 0: no pause (1)
   -c, --count N           stop after N lines
-  -r, --read WORDS        ask for WORDS: cpu,cores,modes,load (cpu); -: as standard input says
+  -r, --read WORDS        ask for WORDS, with commas between: cpu, cores, modes, load,
+                          busy, pressure, cgroup (cpu); -: as standard input says
   -t, --time              put the UTC time in front
   -H, --header            first name the columns, behind a #
   -g, --graph             draw a live chart on the terminal

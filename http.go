@@ -17,8 +17,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/shirou/gopsutil/v3/cpu"
 )
 
 const (
@@ -32,6 +30,8 @@ const (
 type web struct {
 	*http.Server
 	sampler     *sampler
+	ratchet     ratchet         // of the counters in the metrics
+	ctx         context.Context // of the listener, for readings: that of a request ends with the client's input
 	connections func() int32
 
 	conns chan net.Conn
@@ -83,6 +83,7 @@ func (w *web) Addr() net.Addr { return &net.TCPAddr{} }
 // run serves what is handed over until ctx is done; then it finishes what is
 // under way, and soon.
 func (w *web) run(ctx context.Context) {
+	w.ctx = ctx
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(over)
@@ -153,13 +154,13 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		out.Header().Set("Allow", "GET, HEAD")
 		refuse(http.StatusMethodNotAllowed, "only GET and HEAD")
 	case reading >= 0:
-		s.answer(r.Context(), word(reading))
+		s.answer(w.ctx, word(reading))
 		text := s.unsent
 		s.unsent = nil
 		w.send(out, text, "text/plain; charset=utf-8")
 	case path == "metrics":
 		s.scrapes++
-		w.send(out, w.metrics(r.Context()), "text/plain; version=0.0.4; charset=utf-8")
+		w.send(out, w.metrics(w.ctx), "text/plain; version=0.0.4; charset=utf-8")
 	default:
 		refuse(http.StatusNotFound, "there are /"+strings.Join(words[:readings], ", /")+" and /metrics")
 	}
@@ -203,22 +204,24 @@ func (w *web) metrics(ctx context.Context) []byte {
 		text = fmt.Appendf(text, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", name, help, kind)
 	}
 	family("node_cpu_seconds_total", "counter", "Seconds the CPUs spent in each mode.")
-	for _, t := range cores.cpus {
-		var seconds [modes]float64
-		gain(&seconds, &cpu.TimesStat{}, &t)
+	for _, r := range w.ratchet.hold(cores.rows) {
 		for mode, name := range modeNames {
-			text = fmt.Appendf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", cpuNumber(t), name, seconds[mode])
+			text = fmt.Appendf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", r.cpu, name, r.seconds(mode))
 		}
 	}
 	if load.err == nil { // or there are none on this system
 		for _, average := range []struct {
 			minutes int
 			value   float64
-		}{{1, load.load.Load1}, {5, load.load.Load5}, {15, load.load.Load15}} {
+		}{{1, load.load[0]}, {5, load.load[1]}, {15, load.load[2]}} {
 			name := fmt.Sprintf("node_load%d", average.minutes)
 			family(name, "gauge", fmt.Sprintf("%dm load average.", average.minutes))
 			text = fmt.Appendf(text, "%s %g\n", name, average.value)
 		}
+	}
+	if pressure := w.sampler.sample(ctx, pressures); pressure.err == nil {
+		family("node_pressure_cpu_waiting_seconds_total", "counter", "Total time in seconds that processes have waited for CPU time.")
+		text = fmt.Appendf(text, "node_pressure_cpu_waiting_seconds_total %g\n", pressure.waited.Seconds())
 	}
 	family("cpunc_connections", "gauge", "Connections that are open.")
 	text = fmt.Appendf(text, "cpunc_connections %d\n", w.connections())

@@ -61,6 +61,8 @@ func columnName(w word, c int) string {
 		return modeNames[c]
 	case loadWord:
 		return [...]string{"load1", "load5", "load15"}[c]
+	case cgroupWord:
+		return [...]string{"cgroup", "throttled"}[c]
 	}
 	return w.String()
 }

@@ -251,26 +251,20 @@ func (s *session) answer(ctx context.Context, w word) {
 	s.unsent = append(s.unsent, last.line...)
 }
 
-// read makes the line that w reads since its last reply, or else since the
-// sampler's history begins; a history younger than 100 ms it waits for.
+// read makes the line that w reads since its last reply, or else since what the
+// sampler has for a first one.
 func (s *session) read(ctx context.Context, w word, last *reply) error {
 	begin := last.end
 	if begin == nil && w.source() != averages {
-		begin = s.sampler.baseline(ctx, w.source())
-		if begin.err != nil {
+		if begin = s.sampler.baseline(ctx, w.source()); begin.err != nil {
 			return begin.err
 		}
-		time.Sleep(minWindow - time.Since(begin.at))
 	}
 	end := s.sampler.sample(ctx, w.source())
 	if end.err != nil {
 		return end.err
 	}
 	last.line = append(appendReading(last.line[:0], w, begin, end), '\n')
-	if len(last.line) == 1 {
-		last.end = nil // to begin anew
-		return errors.New("read CPU counters: every CPU is another one than before")
-	}
 	last.end = end
 	return nil
 }
