@@ -76,8 +76,9 @@ func TestTicksKeepTheirPhase(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		// The late answer takes ticks 4 and 5 with it; the next keeps the phase.
-		expect(t, lines, "0.00 0.03 0.0", "1.00 1.07 1.0", "2.00 2.02 2.0", "3.00 5.30 3.0", "6.00 6.00 4.0")
+		// The late reply has the time at which it came, and takes ticks 4 and 5 with
+		// it; the next keeps the phase.
+		expect(t, lines, "0.00 0.03 0.0", "1.00 1.07 1.0", "2.00 2.02 2.0", "5.30 5.30 3.0", "6.00 6.00 4.0")
 	})
 }
 
@@ -145,7 +146,9 @@ func TestServersMisbehave(t *testing.T) {
 		}, "alpha:5000: no reply within 10s", 10 * time.Second},
 		{"answers rubbish", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 \x1b[2J\n") }, `alpha:5000: unexpected reply to "cpu": "HTTP/1.1 \x1b[2J" (is it a cpunc server?)`, 0},
 		{"answers too much", func(c net.Conn) { io.WriteString(c, "1.0 2.0\n") }, `alpha:5000: unexpected reply to "cpu": "1.0 2.0" (is it a cpunc server?)`, 0},
-		{"answers nan", func(c net.Conn) { io.WriteString(c, "nan\n") }, `alpha:5000: unexpected reply to "cpu": "nan" (is it a cpunc server?)`, 0},
+		{"answers nan", func(c net.Conn) { io.WriteString(c, "nan\n") }, "nan", 0},
+		{"answers NaN", func(c net.Conn) { io.WriteString(c, "NaN\n") }, `alpha:5000: unexpected reply to "cpu": "NaN" (is it a cpunc server?)`, 0},
+		{"answers two nan", func(c net.Conn) { io.WriteString(c, "nan nan\n") }, `alpha:5000: unexpected reply to "cpu": "nan nan" (is it a cpunc server?)`, 0},
 		{"answers over 100", func(c net.Conn) { io.WriteString(c, "100.1\n") }, `alpha:5000: unexpected reply to "cpu": "100.1" (is it a cpunc server?)`, 0},
 		{"answers below 0", func(c net.Conn) { io.WriteString(c, "-1.0\n") }, `alpha:5000: unexpected reply to "cpu": "-1.0" (is it a cpunc server?)`, 0},
 		{"says error", func(c net.Conn) { io.WriteString(c, "error: no\x07\n") }, `alpha:5000: "no\a"`, 0},
@@ -293,7 +296,7 @@ func FuzzAnswer(f *testing.F) {
 				continue
 			}
 			for _, c := range columns {
-				if n, err := strconv.ParseFloat(c, 64); err != nil || !(n >= 0) || n > 100 && w != loadWord {
+				if n, err := strconv.ParseFloat(c, 64); c != "nan" && (err != nil || !(n >= 0) || n > 100 && w != loadWord) {
 					t.Errorf("%q is taken for an answer to %s", text, w)
 				}
 			}
@@ -374,7 +377,7 @@ func TestSeveralHosts(t *testing.T) {
 // The first tick does not wait for a host that connects and is silent, unless
 // it may be a command that connects yet.
 func TestFirstTickOfSeveral(t *testing.T) {
-	for network, want := range map[string]string{"tcp": "0.00 1.00 0.0 nan", command: "0.00 2.50 0.0 0.0"} {
+	for network, want := range map[string]string{"tcp": "0.00 1.00 0.0 nan", command: "2.50 2.50 0.0 0.0"} {
 		synctest.Test(t, func(t *testing.T) {
 			quick, slow := scripted(t, after(0)), scripted(t, after(2500*time.Millisecond))
 			p := &poller{interval: time.Second, count: 1}

@@ -20,11 +20,11 @@ const help = `Usage:
   cpunc -l [options] [[host] port | -]  serve readings; with -, on stdin/stdout
 
 Dialing:
-  -i, --interval SECONDS  time between polls: 2, 0.5, 500ms, 1m; 0: no pause
-                          (default 1)
+  -i, --interval SECONDS  time between polls: 2, 0.5, 500ms, 1m; at least 0.1,
+                          or 0 for no pause (default 1)
   -c, --count N           stop after N lines
   -r, --read WORDS        readings, comma-separated (default cpu; repeatable):
-                          cpu,cores,modes,load
+                          cpu,cores,modes,load,busy,pressure,cgroup
                           -: read requests from stdin
   -t, --time              prefix each line with the UTC time
   -H, --header            print a # header line
@@ -111,7 +111,8 @@ type options struct {
 	verbose                 int
 	port, socket            string
 	commands, labels, names list
-	interval, wait          seconds
+	interval                interval
+	wait                    seconds
 	idle                    time.Duration // how long a client may send nothing, when listening; 0: forever
 	count, maxConns         positive
 	allow                   prefixes
@@ -128,9 +129,9 @@ var defaultInterval = time.Second
 // parse reads the command line, without the program's name, and checks it.
 func parse(args []string) (*options, error) {
 	opt := &options{
-		interval: seconds{defaultInterval, true},
-		wait:     seconds{10 * time.Second, false},
-		window:   seconds{time.Minute, false},
+		interval: interval{seconds{defaultInterval}},
+		wait:     seconds{10 * time.Second},
+		window:   seconds{time.Minute},
 		maxConns: 10000,
 		read:     wordList{words: []word{cpuWord}, isDefault: true},
 	}
@@ -418,18 +419,23 @@ func (opt *options) checkHostless(with string) error {
 	return nil
 }
 
-// seconds is an option's value: 2, 0.5, 500ms or 1m.
-type seconds struct {
-	time.Duration
-	orNone bool // 0 is allowed
-}
+// seconds is an option's value: 2, 0.5, 500ms or 1m, and not 0.
+type seconds struct{ time.Duration }
 
 func (s *seconds) Set(text string) error {
 	d, err := parseDuration(text)
-	if err == nil && d == 0 && !s.orNone {
+	if err == nil && d == 0 {
 		err = errors.New("must be greater than 0")
 	}
 	s.Duration = d
+	return err
+}
+
+// interval is an option's value: seconds as parseInterval has them.
+type interval struct{ seconds }
+
+func (i *interval) Set(text string) (err error) {
+	i.Duration, err = parseInterval(text)
 	return err
 }
 

@@ -21,8 +21,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/shirou/gopsutil/v3/cpu"
 )
 
 const (
@@ -37,6 +35,7 @@ const (
 type web struct {
 	*http.Server
 	sampler     *sampler
+	ratchet     ratchet // of the counters in the metrics
 	connections func() int32
 	ctx         context.Context // of run; that of a request ends with its client's input
 
@@ -305,22 +304,24 @@ func (w *web) metrics(ctx context.Context) []byte {
 		text = fmt.Appendf(text, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", name, help, kind)
 	}
 	family("node_cpu_seconds_total", "counter", "Seconds the CPUs spent in each mode.")
-	for _, t := range cores.cpus {
-		var seconds [modes]float64
-		gain(&seconds, &cpu.TimesStat{}, &t)
+	for _, r := range w.ratchet.hold(cores.rows) {
 		for mode, name := range modeNames {
-			text = fmt.Appendf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", cpuNumber(t), name, seconds[mode])
+			text = fmt.Appendf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", r.cpu, name, r.seconds(mode))
 		}
 	}
 	if load.err == nil { // or there are none on this system
 		for _, average := range []struct {
 			minutes int
 			value   float64
-		}{{1, load.load.Load1}, {5, load.load.Load5}, {15, load.load.Load15}} {
+		}{{1, load.load[0]}, {5, load.load[1]}, {15, load.load[2]}} {
 			name := fmt.Sprintf("node_load%d", average.minutes)
 			family(name, "gauge", fmt.Sprintf("%dm load average.", average.minutes))
 			text = fmt.Appendf(text, "%s %g\n", name, average.value)
 		}
+	}
+	if pressure := w.sampler.sample(ctx, pressures); pressure.err == nil {
+		family("node_pressure_cpu_waiting_seconds_total", "counter", "Total time in seconds that processes have waited for CPU time.")
+		text = fmt.Appendf(text, "node_pressure_cpu_waiting_seconds_total %g\n", pressure.waited.Seconds())
 	}
 	family("cpunc_connections", "gauge", "Connections that are open.")
 	text = fmt.Appendf(text, "cpunc_connections %d\n", w.connections())

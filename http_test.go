@@ -14,8 +14,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/shirou/gopsutil/v3/load"
 )
 
 // fetch sends text as it is, and gives all that comes back.
@@ -43,10 +41,13 @@ func TestHTTP(t *testing.T) {
 		{"cores", get("127.0.0.1:5000", "/cores"), "200 OK", stillCores},
 		{"modes", get("[::1]:5000", "/modes"), "200 OK", stillModes},
 		{"load", get("[::1]", "/load"), "200 OK", stillLoad},
+		{"busy", get("localhost", "/busy"), "200 OK", stillBusy},
+		{"pressure", get("localhost", "/pressure"), "200 OK", stillPressure},
+		{"cgroup", get("localhost", "/cgroup"), "200 OK", stillCgroup},
 		{"host name", get(hostname, "/cpu"), "200 OK", stillCPU},
 		{"name of -l", get("EXAMPLE.test.:80", "/cpu"), "200 OK", stillCPU},
 		{"no host in 1.0", fetch(t, addr, "GET /cpu HTTP/1.0\r\n\r\n"), "200 OK", stillCPU},
-		{"bye is no path", get("localhost", "/bye"), "404 Not Found", "error: not found (known: /cpu, /cores, /modes, /load, /metrics)\n"},
+		{"bye is no path", get("localhost", "/bye"), "404 Not Found", "error: not found (known: /cpu, /cores, /modes, /load, /busy, /pressure, /cgroup, /metrics)\n"},
 		{"not the name and port", get("localhost:5000.evil.example", "/cpu"), "403 Forbidden", ""},
 		{"not quite an address", get("127.0.0.1.", "/cpu"), "403 Forbidden", ""},
 		{"nor this", get("127.0.0.1.:5000", "/cpu"), "403 Forbidden", ""},
@@ -147,8 +148,9 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
 		"# HELP node_cpu_seconds_total Seconds the CPUs spent in each mode.\n# TYPE node_cpu_seconds_total counter\n",
-		"node_cpu_seconds_total{cpu=\"0\",mode=\"user\"} 0\n",
-		"node_cpu_seconds_total{cpu=\"1\",mode=\"idle\"} 0\n",
+		"node_cpu_seconds_total{cpu=\"0\",mode=\"user\"} 1.8e+06\n",
+		"node_cpu_seconds_total{cpu=\"1\",mode=\"idle\"} 2.7e+06\n",
+		"# TYPE node_pressure_cpu_waiting_seconds_total counter\nnode_pressure_cpu_waiting_seconds_total 450000\n",
 		"# HELP node_load5 5m load average.\n# TYPE node_load5 gauge\nnode_load5 2\n",
 		"cpunc_connections 1\n",
 		fmt.Sprintf("cpunc_answers_total{word=\"cores\"} %d\n", before+1),
@@ -170,8 +172,15 @@ func TestMetricsWithoutLoad(t *testing.T) {
 		errors.ErrUnsupported: "# HELP node_cpu_seconds_total ",
 		os.ErrNotExist:        "error: cannot read load averages: file does not exist\n",
 	} {
-		smp := &sampler{times: still().times, avg: func() (*load.AvgStat, error) { return nil, failure }}
-		if got := string(newWeb(smp, nil, 0, new(server).serving.Load).metrics(context.Background())); !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") {
+		smp := &sampler{ask: func(src source) sample {
+			s := still().ask(src)
+			if src >= averages {
+				s.err = failure
+			}
+			return s
+		}}
+		got := string(newWeb(smp, nil, 0, new(server).serving.Load).metrics(context.Background()))
+		if !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") || strings.Contains(got, "node_pressure") {
 			t.Errorf("%v: %s", failure, got)
 		}
 	}

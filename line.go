@@ -13,9 +13,9 @@ import (
 
 // A line is what one tick brought: the columns of all hosts side by side.
 type line struct {
-	at       time.Time // of the tick
+	at       time.Time // of the tick, or of a reply that came after its interval
 	names    []string
-	columns  []string // numbers as they came, or nan
+	columns  []string // numbers as they came, nan for gaps and what the server does not know
 	answered bool     // by any host
 	settled  bool     // every host has replied or failed at least once
 }
@@ -62,6 +62,8 @@ func columnName(w word, c int) string {
 		return modeNames[c]
 	case loadWord:
 		return [...]string{"load1", "load5", "load15"}[c]
+	case cgroupWord:
+		return [...]string{"cgroup", "throttled"}[c]
 	}
 	return w.String()
 }

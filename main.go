@@ -11,6 +11,11 @@ A listener answers each word that it is sent with one line of numbers:
 	cores   busy percent of each logical CPU, in number order
 	modes   user nice system iowait irq softirq steal idle, percent
 	load    load average over 1, 5 and 15 minutes
+	busy    percent of the wall-clock time in which the CPUs were not idle
+	pressure
+	        percent of the time in which some task waited for a CPU (Linux)
+	cgroup  CPU use of the listener's control group in percent of its limit, and
+	        percent of the periods in which it was throttled (Linux)
 
 An answer covers the time since the same connection was last answered that
 word, and the first one at least the last second; how many others ask changes
@@ -45,7 +50,10 @@ The files, each of which uses only those below it:
 	address.go  what operands name
 	session.go  one conversation: bytes, words, replies
 	stdio.go    standard streams and commands as connections
-	sample.go   the kernel's counters and what is read from them
+	reading.go  readings made of two samples
+	sample.go   words; samples, taken for all sessions together
+	cgroup.go   the control group of this process
+	counters.go what the kernel says: CPU counters, load averages, pressure
 	clock.go    when ticks are due, and when they rest
 	say.go      what is told to a person
 	system_*.go  what differs from system to system
@@ -209,7 +217,7 @@ func summarize(hosts []*host, sum *summary) {
 
 // newPoller gives what polls as the flags say.
 func newPoller(opt *options, rests pauses) *poller {
-	d := dialer{wait: opt.wait.Duration, verbose: opt.verbose > 0, stderr: os.Stderr}
+	d := dialer{wait: opt.wait.Duration, first: opt.interval.Duration, verbose: opt.verbose > 0, stderr: os.Stderr}
 	if opt.graph { // over which no command may write
 		d.stderr = stderr
 	}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/shirou/gopsutil/v3/cpu"
 )
 
 func TestMain(m *testing.M) {
@@ -28,7 +27,10 @@ func TestMain(m *testing.M) {
 			}
 			// A script that replaces its proc/stat must not meet a history
 			// that was quicker: first answers count from the start.
-			historyEvery = time.Hour
+			historyEvery, maxWindow = time.Hour, time.Hour
+			if d, err := time.ParseDuration(os.Getenv("FIRST")); err == nil {
+				firstWindow = d
+			}
 			keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2}
 			if port := os.Getenv("DEFAULT_PORT"); port != "" {
 				defaultPort = port
@@ -37,10 +39,10 @@ func TestMain(m *testing.M) {
 				defaultInterval = d
 			}
 			if percent, err := strconv.ParseFloat(os.Getenv("STEADY"), 64); err == nil {
-				readTimes = steady(percent)
+				readSource = steady(percent)
 			}
 			if os.Getenv("PANIC") != "" {
-				readTimes = func(bool) ([]cpu.TimesStat, error) { panic("as the test wants") }
+				readSource = func(source) sample { panic("as the test wants") }
 			}
 			main()
 		},

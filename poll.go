@@ -77,7 +77,7 @@ func (p *poller) poll(ctx context.Context) error {
 		}
 	}
 	// A host alone may be late. Beside others, or where a gap must show, its
-	// time is over with the tick.
+	// time is over with the tick; but see mayTakeLonger.
 	patient := len(p.hosts) == 1 && !p.keep || p.interval == 0
 	c := clock{time.Now(), p.interval}
 	n := 0
@@ -87,15 +87,15 @@ func (p *poller) poll(ctx context.Context) error {
 			return err
 		}
 		at, over := c.at(tick), time.Time{}
-		if !patient && (lines > 0 || p.keep || !p.hasCommands()) { // which may take their time to connect
+		if !patient && (lines > 0 || !p.mayTakeLonger()) {
 			over = latest(c.at(tick+1), time.Now().Add(p.interval/2)) // half of it is left to the late
 		}
 		l, ok := p.tick(ctx, ws, over)
 		if !ok {
 			return errEnd
 		}
-		if p.interval > 0 {
-			l.at = l.at.Add(at.Sub(l.at)) // the wall clock of now, the phase of the tick
+		if off := at.Sub(l.at); p.interval > 0 && -off <= p.interval {
+			l.at = l.at.Add(off) // the wall clock of now, the phase of the tick
 		}
 		if err := p.emit(l); err != nil {
 			return err
@@ -133,8 +133,12 @@ func (p *poller) following(c *clock, n int, patient, answered bool) int {
 // late is how late a tick may begin.
 func (p *poller) late() time.Duration { return max(p.interval/2, maxLate) }
 
-func (p *poller) hasCommands() bool {
-	return slices.ContainsFunc(p.hosts, func(h *host) bool { return h.network == command })
+// mayTakeLonger says whether the first tick may last: a command may take its time to
+// connect, and this machine takes a whole interval for its first line.
+func (p *poller) mayTakeLonger() bool {
+	return slices.ContainsFunc(p.hosts, func(h *host) bool {
+		return h.network == command && !p.keep || h.network == memory
+	})
 }
 
 func latest(a, b time.Time) time.Time {
@@ -233,6 +237,9 @@ func (p *poller) tick(ctx context.Context, ws []word, over time.Time) (l line, o
 		}
 		if r.host == nil {
 			break
+		}
+		if r.replies != nil && p.interval > 0 {
+			l.at = time.Now()
 		}
 		r.host.take(ws, r.replies)
 		waiting--

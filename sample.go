@@ -5,18 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/shirou/gopsutil/v3/cpu"
-	"github.com/shirou/gopsutil/v3/load"
 )
 
 // A word is what a client may send. All but bye ask for a reading. No word is
@@ -24,16 +17,19 @@ import (
 type word int
 
 const (
-	cpuWord   word = iota // busy percent of the whole machine
-	coresWord             // busy percent of each logical CPU
-	modesWord             // percent of the time spent in each mode
-	loadWord              // load averages
-	byeWord               // closes the connection
+	cpuWord      word = iota // busy percent of the whole machine
+	coresWord                // busy percent of each logical CPU
+	modesWord                // percent of the time spent in each mode
+	loadWord                 // load averages
+	busyWord                 // percent of the time by the clock in which the CPUs were not idle
+	pressureWord             // percent of the time in which some task waited for a CPU
+	cgroupWord               // CPU use of the own control group in percent of its limit
+	byeWord                  // closes the connection
 
 	readings = byeWord // how many words ask for a reading
 )
 
-var words = [...]string{"cpu", "cores", "modes", "load", "bye"}
+var words = [...]string{"cpu", "cores", "modes", "load", "busy", "pressure", "cgroup", "bye"}
 
 func (w word) String() string { return words[w] }
 
@@ -55,74 +51,102 @@ func parseReadings(names []string) ([]word, error) {
 	return ws, nil
 }
 
-// A source is one thing to ask the kernel for. cpu and modes share the totals,
-// so that neither pays for the parsing of every core.
+// A source is one thing to ask the kernel for. cpu, modes and busy share the
+// totals, so that none of them pays for the parsing of every core.
 type source int
 
 const (
 	totals source = iota
 	perCPU
 	averages
+	pressures
+	groups
 
 	sources
 )
 
 func (s source) String() string {
-	if s == averages {
-		return "load averages"
-	}
-	return "CPU counters"
+	return [sources]string{"CPU counters", "CPU counters", "load averages", "pressure", "cgroup"}[s]
 }
 
 func (w word) source() source {
-	return [readings]source{cpuWord: totals, coresWord: perCPU, modesWord: totals, loadWord: averages}[w]
+	return [readings]source{totals, perCPU, totals, averages, totals, pressures, groups}[w]
 }
 
 // width is how many numbers the answer to w has; 0 for cores, which machines
 // have as they like.
 func (w word) width() int {
-	return [readings]int{cpuWord: 1, modesWord: int(modes), loadWord: 3}[w]
+	return [readings]int{1, 0, int(modes), 3, 1, 1, 2}[w]
 }
 
 const (
 	tick        = 10 * time.Millisecond  // what kernels count in; nothing is read more often
 	minWindow   = 100 * time.Millisecond // the shortest interval of a reply
-	firstWindow = time.Second            // the shortest of a first reply, history permitting
 	readTimeout = 5 * time.Second        // for counters whose file never answers
+	lastRead    = 100 * time.Millisecond // for a read under way when its context is done
 )
+
+// What a first reply covers, at least and at most, and how often the history that
+// it counts from gets a sample. With one every second and a half, one is always
+// between those ages, though a timer may be late.
+var (
+	firstWindow  = time.Second
+	maxWindow    = 3 * time.Second
+	historyEvery = 1500 * time.Millisecond
+)
+
+const maxHistory = 4 // samples of each source: three, and one that a session adds
 
 // A sample is what one source said at one moment. It is never changed, so
 // sessions share it.
 type sample struct {
-	at   time.Time
-	cpus []cpu.TimesStat // seconds since boot: one for totals, one a CPU in number order for perCPU
-	load load.AvgStat
-	err  error
+	moment
+	err    error
+	stat       // of totals and perCPU
+	width  int // of perCPU: columns of cores, which are kept when a CPU goes away
+	load   [3]float64
+	waited time.Duration
+	usage  *usage
 }
 
 // A sampler reads the counters for every session of the process: at most once
 // a tick however many ask. It keeps a few samples for first replies.
 type sampler struct {
-	times func(percpu bool) ([]cpu.TimesStat, error)
-	avg   func() (*load.AvgStat, error)
-	every time.Duration // from one sample of the history to the next
+	ask         func(source) sample // the kernel
+	every       time.Duration       // from one sample of the history to the next
+	least, most time.Duration       // that a first reply covers
 
 	replies [readings]atomic.Int64 // that sessions gave to each word
+	width   atomic.Int32           // the columns of cores so far
 
 	mu      sync.Mutex
 	newest  [sources]atomic.Pointer[sample]
 	reading [sources]chan struct{} // closed when the read under way is done; nil when there is none
-	history [averages][]*sample    // counters alone, oldest first
+	history [sources][]*sample     // oldest first; none of load averages
 }
 
-// historyEvery is how often the history gets a sample.
-var historyEvery = 2 * time.Second
-
-// readTimes reads the counters.
-var readTimes = cpu.Times
+// readSource asks the kernel.
+var readSource = askKernel
 
 func newSampler() *sampler {
-	return &sampler{times: readTimes, avg: loadAverages, every: historyEvery}
+	return &sampler{ask: readSource, every: historyEvery, least: firstWindow, most: maxWindow}
+}
+
+// askKernel reads one source.
+func askKernel(src source) (now sample) {
+	switch src {
+	case totals, perCPU:
+		now.stat, now.moment, now.err = readStat(src == perCPU)
+	case averages:
+		now.load, now.moment, now.err = readLoad()
+	case pressures:
+		now.waited, now.moment, now.err = readPressure()
+	case groups:
+		var u usage
+		u, now.moment, now.err = readGroup()
+		now.usage = &u
+	}
+	return now
 }
 
 // run keeps the history until ctx is done.
@@ -139,27 +163,42 @@ func (s *sampler) run(ctx context.Context) {
 	}
 }
 
-// record adds a sample of both counters to the history, or says why it can't.
-// Both at once, and seldom: to wake up costs an idle process more than to read.
+// record adds a sample of each source to the history. It fails when the CPU
+// counters cannot be read, or never moved. All at once, and seldom: to wake up
+// costs an idle process more than to read.
 func (s *sampler) record(ctx context.Context) (failed error) {
-	for src := range averages {
-		now := s.sample(ctx, src)
-		if now.err != nil {
-			failed = cmp.Or(failed, now.err)
+	for src := range sources {
+		if src == averages { // these need no history
 			continue
 		}
-		s.mu.Lock()
-		past := append(s.history[src], now)
-		// Three two seconds apart: one of them is always between one and three
-		// seconds old, late timer or not.
-		s.history[src] = past[max(0, len(past)-3):]
-		s.mu.Unlock()
+		now := s.sample(ctx, src)
+		switch {
+		case now.err == nil:
+			s.keep(src, now)
+			if src == totals && now.total == (counts{}) {
+				failed = errors.New("all CPU counters are zero; cpu, cores, modes and busy read nan")
+			}
+		case src <= perCPU:
+			failed = cmp.Or(failed, now.err)
+		}
 	}
 	return failed
 }
 
+// keep adds a sample to the history.
+func (s *sampler) keep(src source, now *sample) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	past := s.history[src]
+	if n := len(past); n > 0 && past[n-1] == now {
+		return
+	}
+	past = append(slices.Clip(past), now)
+	s.history[src] = past[max(0, len(past)-maxHistory):]
+}
+
 // sample gives a sample of src that is no older than a tick. Where that takes
-// too long, or ctx is done before, the sample is an error.
+// too long, or ctx is done long before, the sample is an error.
 func (s *sampler) sample(ctx context.Context, src source) *sample {
 	if last := s.newest[src].Load(); last != nil && time.Since(last.at) < tick {
 		return last
@@ -181,230 +220,88 @@ func (s *sampler) sample(ctx context.Context, src source) *sample {
 	case <-done:
 		return s.newest[src].Load()
 	case <-timeout.C:
+		return timedOut(src)
 	case <-ctx.Done():
+		timeout.Reset(lastRead)
 	}
-	return &sample{at: time.Now(), err: fmt.Errorf("cannot read %s: timed out", src)}
+	select {
+	case <-done:
+		return s.newest[src].Load()
+	case <-timeout.C:
+		return timedOut(src)
+	}
+}
+
+func timedOut(src source) *sample {
+	return &sample{moment: within(time.Now(), time.Now()), err: sourceError(src, errors.New("timed out"))}
+}
+
+// sourceError says what could not be read.
+func sourceError(src source, err error) error {
+	if src <= averages {
+		return fmt.Errorf("cannot read %s: %w", src, err)
+	}
+	return fmt.Errorf("%s: %w", src, err)
 }
 
 // refresh reads src, and wakes those who wait for it.
 func (s *sampler) refresh(src source) {
-	now := s.read(src)
-	s.newest[src].Store(now)
+	now := s.ask(src)
+	if now.err != nil {
+		now.err = sourceError(src, now.err)
+	}
+	if n := len(now.rows); n > 0 {
+		s.width.Store(max(s.width.Load(), int32(now.rows[n-1].cpu+1))) // nobody else reads this source now
+		now.width = int(s.width.Load())
+	}
+	s.newest[src].Store(&now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(s.reading[src])
 	s.reading[src] = nil
 }
 
-// baseline gives the sample of totals or perCPU that the first reply of a
-// session counts from: the newest that is a second old, or else the oldest.
+// baseline gives the sample that the first reply of a session counts from: the
+// newest that is old enough. Where all are too old, since this process or the
+// machine was stopped, or too young, it takes one and waits until that is old
+// enough; but not much longer than until ctx is done.
 func (s *sampler) baseline(ctx context.Context, src source) *sample {
+	begin, enough := s.recall(src)
+	if begin == nil {
+		if begin = s.sample(ctx, src); begin.err != nil {
+			return begin
+		}
+		s.record(ctx) // what is asked next must not wait once more
+	}
+	if enough {
+		return begin
+	}
+	old := time.NewTimer(s.least - time.Since(begin.at))
+	defer old.Stop()
+	select {
+	case <-old.C:
+	case <-ctx.Done():
+		time.Sleep(min(s.least, minWindow) - time.Since(begin.at))
+	}
+	return begin
+}
+
+// recall finds the newest sample in the history that a first reply may count
+// from, or else the oldest that will be enough soon; nil where there is none.
+func (s *sampler) recall(src source) (begin *sample, enough bool) {
 	s.mu.Lock()
 	past := s.history[src]
 	s.mu.Unlock()
-	// None that is of use: nobody keeps the history, or the counters could not
-	// be read until now, or the machine slept.
-	if len(past) == 0 || time.Since(past[len(past)-1].at) > 2*s.every {
-		first := s.sample(ctx, src)
-		if first.err == nil {
-			s.mu.Lock()
-			s.history[src] = []*sample{first}
-			s.mu.Unlock()
-		}
-		return first
-	}
+	now := time.Now()
 	for _, old := range slices.Backward(past) {
-		if time.Since(old.at) >= firstWindow {
-			return old
+		age := now.Sub(old.at)
+		// The clock that measures age stands still while some systems sleep.
+		if max(age, now.Round(0).Sub(old.at.Round(0))) > s.most {
+			break
+		}
+		if begin = old; age >= s.least {
+			return begin, true
 		}
 	}
-	return past[0]
-}
-
-// read asks the kernel for src.
-func (s *sampler) read(src source) *sample {
-	now := &sample{at: time.Now()}
-	var err error
-	if src == averages {
-		var avg *load.AvgStat
-		if avg, err = s.avg(); err == nil {
-			now.load = *avg
-		}
-	} else if now.cpus, err = s.times(src == perCPU); err == nil && len(now.cpus) == 0 {
-		err = noCounters()
-	}
-	if err != nil {
-		now.err = fmt.Errorf("cannot read %s: %w", src, err)
-	}
-	slices.SortStableFunc(now.cpus, func(a, b cpu.TimesStat) int {
-		return cmp.Compare(cpuNumber(a), cpuNumber(b))
-	})
-	return now
-}
-
-// loadAverages is load.Avg, which panics where /proc/loadavg is short of numbers,
-// and on Windows makes some up, beginning with zeros. Where there are none it
-// gives ErrUnsupported.
-func loadAverages() (avg *load.AvgStat, err error) {
-	if runtime.GOOS == "windows" || runtime.GOOS == "plan9" {
-		return nil, errors.ErrUnsupported
-	}
-	defer func() {
-		if recover() != nil {
-			err = errors.New("expected 3 values")
-		}
-	}()
-	return load.Avg()
-}
-
-// noCounters finds out why gopsutil, which does not say, found no counters.
-func noCounters() error {
-	proc := os.Getenv("HOST_PROC")
-	if proc == "" {
-		proc = "/proc"
-	}
-	stat := filepath.Join(proc, "stat")
-	f, err := os.Open(stat)
-	if err != nil {
-		return err
-	}
-	f.Close()
-	return errors.New("no CPU lines in " + stat)
-}
-
-// cpuNumber is the 7 of cpu7; -1 for the totals, which have none.
-func cpuNumber(t cpu.TimesStat) int {
-	n, err := strconv.Atoi(strings.TrimPrefix(t.CPU, "cpu"))
-	if err != nil {
-		return -1
-	}
-	return n
-}
-
-// Modes as the word modes lists them. As in proc(5), user and nice hold guest
-// and guest_nice already, so those two are not counted again.
-const (
-	user = iota
-	nice
-	system
-	iowait
-	irq
-	softirq
-	steal
-	idle
-
-	modes
-)
-
-var modeNames = [modes]string{"user", "nice", "system", "iowait", "irq", "softirq", "steal", "idle"}
-
-// gain puts the seconds that each mode of one CPU gained between two samples
-// into mode, and gives their sum. As in psutil, a counter that stepped back
-// gained nothing: Linux corrects iowait and idle downwards when a CPU's tick
-// restarts, and hot-plug and live migration reset whole rows.
-func gain(mode *[modes]float64, from, to *cpu.TimesStat) (sum float64) {
-	mode[user] = to.User - from.User
-	mode[nice] = to.Nice - from.Nice
-	mode[system] = to.System - from.System
-	mode[iowait] = to.Iowait - from.Iowait
-	mode[irq] = to.Irq - from.Irq
-	mode[softirq] = to.Softirq - from.Softirq
-	mode[steal] = to.Steal - from.Steal
-	mode[idle] = to.Idle - from.Idle
-	for i, d := range mode {
-		if d > 0 && d < 1e15 { // neither NaN nor overflow
-			sum += d
-		} else {
-			mode[i] = 0
-		}
-	}
-	return sum
-}
-
-// busy gives the percentage of the time from one sample to another that a CPU
-// was busy, as psutil.cpu_percent defines it:
-//
-//	100 × Δ(total − idle − iowait) / Δtotal
-//
-// It is 0 when no counter moved.
-func busy(from, to *cpu.TimesStat) float64 {
-	var mode [modes]float64
-	sum := gain(&mode, from, to)
-	if sum == 0 {
-		return 0
-	}
-	return min(max(0, 100*(sum-mode[idle]-mode[iowait])/sum), 100)
-}
-
-// tenths gives the share of each mode in tenths of a percent, rounded so that
-// they add up to 1000: what rounding down leaves over goes to the largest
-// remainders. When no counter moved, the time counts as idle.
-func tenths(from, to *cpu.TimesStat) (share [modes]int) {
-	var mode [modes]float64
-	sum := gain(&mode, from, to)
-	if sum == 0 {
-		share[idle] = 1000
-		return share
-	}
-	var rest [modes]float64
-	left := 1000
-	for i, seconds := range mode {
-		exact := 1000 * seconds / sum
-		share[i] = int(exact)
-		rest[i] = exact - float64(share[i])
-		left -= share[i]
-	}
-	for ; left > 0; left-- {
-		most := 0
-		for i := range rest {
-			if rest[i] > rest[most] {
-				most = i
-			}
-		}
-		share[most]++
-		rest[most]--
-	}
-	return share
-}
-
-// appendReading appends to line what w reads between two samples of its
-// source: numbers with one space between, no newline.
-func appendReading(line []byte, w word, from, to *sample) []byte {
-	var numbers []float64
-	decimals := 1
-	switch w {
-	case cpuWord:
-		numbers = []float64{busy(&from.cpus[0], &to.cpus[0])}
-	case coresWord:
-		numbers = cores(from.cpus, to.cpus)
-	case modesWord:
-		for _, share := range tenths(&from.cpus[0], &to.cpus[0]) {
-			numbers = append(numbers, float64(share)/10)
-		}
-	case loadWord:
-		numbers, decimals = []float64{to.load.Load1, to.load.Load5, to.load.Load15}, 2
-	}
-	for i, x := range numbers {
-		if i > 0 {
-			line = append(line, ' ')
-		}
-		line = strconv.AppendFloat(line, x, 'f', decimals, 64)
-	}
-	return line
-}
-
-// cores gives how busy each CPU was. They come in number order. One that
-// vanished or appeared between the samples is left out: what its counters had
-// before is not of this interval.
-func cores(from, to []cpu.TimesStat) (percent []float64) {
-	for i := range to {
-		n := cpuNumber(to[i])
-		for len(from) > 0 && cpuNumber(from[0]) < n {
-			from = from[1:]
-		}
-		if len(from) > 0 && cpuNumber(from[0]) == n {
-			percent = append(percent, busy(&from[0], &to[i]))
-		}
-	}
-	return percent
+	return begin, false
 }

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/shirou/gopsutil/v3/cpu"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files of the scripts")
@@ -27,16 +26,24 @@ var update = flag.Bool("update", false, "rewrite the golden files of the scripts
 // steady reads counters, from the file that $HOST_PROC names, that move as those
 // of a machine that is always busy to the same percentage. Several processes may
 // have the file at once: it goes by the clock, and is never seen half written.
-func steady(percent float64) func(bool) ([]cpu.TimesStat, error) {
+// Ticks are shorter than in reality, so that the percentage is exact.
+func steady(percent float64) func(source) sample {
+	countRate = 1e9
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	return func(percpu bool) ([]cpu.TimesStat, error) {
-		ticks := time.Since(start).Seconds() * 100
-		counters := fmt.Sprintf(" %f 0 0 %f 0 0 0 0 0 0\n", ticks*percent/100, ticks*(100-percent)/100)
-		stat := filepath.Join(os.Getenv("HOST_PROC"), "stat")
-		if err := replaceFile(stat, "cpu "+counters+"cpu0"+counters+"intr 0\n"); err != nil {
-			return nil, err
+	return func(src source) sample {
+		ticks := time.Since(start).Seconds() * countRate
+		counters := fmt.Sprintf(" %.0f 0 0 %.0f 0 0 0 0 0 0\n", ticks*percent/100, ticks*(100-percent)/100)
+		var err error
+		switch src {
+		case totals, perCPU:
+			err = replaceFile(procFile("stat"), "cpu "+counters+"cpu0"+counters+"intr 0\n")
+		case averages:
+			err = replaceFile(procFile("loadavg"), "0.50 0.25 0.10 1/100 1000\n")
 		}
-		return cpu.Times(percpu)
+		if err != nil {
+			return sample{moment: moment{at: time.Now()}, err: err}
+		}
+		return askKernel(src)
 	}
 }
 

@@ -151,13 +151,7 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 	var in [512]byte
 	kept, undecided := 0, s.http
 	for {
-		if s.idle > 0 {
-			conn.SetReadDeadline(time.Now().Add(s.idle))
-			if ctx.Err() != nil { // then the deadline above may have come first
-				return nil
-			}
-		}
-		n, readErr := conn.Read(in[kept:])
+		n, readErr := s.listen(ctx, conn, in[kept:])
 		got := in[:kept+n]
 		if undecided && n > 0 {
 			http, decided := speaksHTTP(got)
@@ -176,20 +170,36 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 			s.ended = open
 			s.refuse(s.scan.end())
 		}
-		if err == nil {
-			err = s.flush(ctx, conn)
-		}
-		switch {
-		case err != nil:
+		if err = cmp.Or(err, s.flush(ctx, conn)); err != nil {
 			return err
-		case !open, readErr == io.EOF, readErr != nil && ctx.Err() != nil:
-			return nil
-		case errors.Is(readErr, os.ErrDeadlineExceeded):
-			return fmt.Errorf("%w for %v", errSilent, s.idle)
-		case readErr != nil:
-			return readErr
+		}
+		if !open || readErr != nil {
+			return s.ending(ctx, readErr)
 		}
 	}
+}
+
+// listen reads what the client sends, for no longer than it may be silent.
+func (s *session) listen(ctx context.Context, conn net.Conn, in []byte) (int, error) {
+	if s.idle > 0 {
+		conn.SetReadDeadline(time.Now().Add(s.idle))
+		if ctx.Err() != nil { // then the deadline of converse may have come first
+			return 0, ctx.Err()
+		}
+	}
+	return conn.Read(in)
+}
+
+// ending says whether there is something wrong with the end of a conversation
+// for which reading gave err.
+func (s *session) ending(ctx context.Context, err error) error {
+	switch {
+	case err == io.EOF, ctx.Err() != nil:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%w for %v", errSilent, s.idle)
+	}
+	return err
 }
 
 // take adds what the bytes call for to the replies, and says whether the
@@ -247,26 +257,20 @@ func (s *session) answer(ctx context.Context, w word) {
 	s.unsent = append(s.unsent, last.line...)
 }
 
-// read makes the line that w reads since its last reply, or else since the
-// sampler's history begins; a history younger than 100 ms it waits for.
+// read makes the line that w reads since its last reply, or else since what the
+// sampler has for a first one.
 func (s *session) read(ctx context.Context, w word, last *reply) error {
 	begin := last.end
 	if begin == nil && w.source() != averages {
-		begin = s.sampler.baseline(ctx, w.source())
-		if begin.err != nil {
+		if begin = s.sampler.baseline(ctx, w.source()); begin.err != nil {
 			return begin.err
 		}
-		time.Sleep(minWindow - time.Since(begin.at))
 	}
 	end := s.sampler.sample(ctx, w.source())
 	if end.err != nil {
 		return end.err
 	}
 	last.line = append(appendReading(last.line[:0], w, begin, end), '\n')
-	if len(last.line) == 1 {
-		last.end = nil // to begin anew
-		return errors.New("cannot read CPU counters: the set of CPUs has changed")
-	}
 	last.end = end
 	return nil
 }

@@ -15,41 +15,45 @@ import (
 	"testing/synctest"
 	"time"
 	"unsafe"
-
-	"github.com/shirou/gopsutil/v3/cpu"
-	"github.com/shirou/gopsutil/v3/load"
 )
 
-// still is a sampler over counters that never move: every answer is known,
-// whenever it is asked for.
+// still is a sampler whose counters moved once, before anybody asked: every answer
+// is known, whenever it is asked for.
 var still = sync.OnceValue(func() *sampler {
 	const ageless = 1000 * time.Hour
-	smp := &sampler{
-		times: func(percpu bool) ([]cpu.TimesStat, error) {
-			if percpu {
-				return []cpu.TimesStat{{CPU: "cpu0"}, {CPU: "cpu1"}}, nil
-			}
-			return []cpu.TimesStat{{CPU: "cpu-total"}}, nil
-		},
-		avg:   func() (*load.AvgStat, error) { return &load.AvgStat{Load1: 3, Load5: 2, Load15: 1}, nil },
-		every: ageless,
-	}
+	ticks := uint64(0)
+	smp := &sampler{every: ageless, least: minWindow, most: ageless, ask: func(src source) sample {
+		return sample{
+			moment: moment{at: time.Now()},
+			stat: stat{
+				total: counts{user: ticks / 4 * 3, idle: ticks / 4 * 5}, cpus: 2,
+				rows: []row{{0, counts{user: ticks / 2, idle: ticks / 2}}, {1, counts{user: ticks / 4, idle: ticks / 4 * 3}}},
+			},
+			load:   [3]float64{3, 2, 1},
+			waited: time.Duration(ticks) * tick / 8,
+			usage:  &usage{used: time.Duration(ticks) * tick, limit: 4, periods: 8 * ticks, throttled: ticks},
+		}
+	}}
 	smp.record(context.Background())
-	time.Sleep(minWindow)      // a first answer waits for it otherwise
-	for src := range sources { // and none of these is ever too old
-		now := *smp.sample(context.Background(), src)
-		now.at = now.at.Add(ageless)
-		smp.newest[src].Store(&now)
+	time.Sleep(minWindow) // a first answer waits for it otherwise
+	ticks = uint64(ageless / tick)
+	for src := range sources { // none of these is ever too old
+		s := *smp.sample(context.Background(), src)
+		s.at = s.at.Add(ageless)
+		smp.newest[src].Store(&s)
 	}
 	return smp
 })
 
 // What still answers.
 const (
-	stillCPU   = "0.0\n"
-	stillCores = "0.0 0.0\n"
-	stillModes = "0.0 0.0 0.0 0.0 0.0 0.0 0.0 100.0\n"
-	stillLoad  = "3.00 2.00 1.00\n"
+	stillCPU      = "37.5\n"
+	stillCores    = "50.0 25.0\n"
+	stillModes    = "37.5 0.0 0.0 0.0 0.0 0.0 0.0 62.5\n"
+	stillLoad     = "3.00 2.00 1.00\n"
+	stillBusy     = stillCPU
+	stillPressure = "12.5\n"
+	stillCgroup   = "25.0 12.5\n"
 )
 
 // A tape is a connection whose input is known, one chunk a read.
@@ -91,7 +95,7 @@ func play(smp *sampler, chunks ...[]byte) []string {
 
 func TestWire(t *testing.T) {
 	unknown := func(quoted string) string {
-		return "error: unknown word " + quoted + " (known: cpu, cores, modes, load, bye)\n"
+		return "error: unknown word " + quoted + " (known: cpu, cores, modes, load, busy, pressure, cgroup, bye)\n"
 	}
 	long := strings.Repeat("x", maxToken)
 	for _, test := range []struct{ in, want string }{
@@ -102,6 +106,7 @@ func TestWire(t *testing.T) {
 		{" \t\r\n\n cpu \n", stillCPU},
 		{"cpucpu", stillCPU + stillCPU},
 		{"cores modes\tload", stillCores + stillModes + stillLoad},
+		{"pressurebusycgroupcpu", stillPressure + stillBusy + stillCgroup + stillCPU},
 		{strings.Repeat(" ", 1000) + "cpu", stillCPU},
 
 		{"bye", ""},
@@ -138,6 +143,7 @@ func TestWire(t *testing.T) {
 func FuzzCuts(f *testing.F) {
 	f.Add([]byte("cpu\r\ncores modesload foo bar\nbye"), []byte{1, 2, 3})
 	f.Add([]byte("cpucpu cp u\n\n\xff"), []byte{1})
+	f.Add([]byte("busypressure\tcgroup"), []byte{2, 3})
 	f.Add(bytes.Repeat([]byte("cores "), 200), []byte{5, 7})
 	f.Add(bytes.Repeat([]byte("y"), 100), []byte{63, 1})
 	f.Fuzz(func(t *testing.T, in, cuts []byte) {
@@ -157,7 +163,7 @@ func FuzzCuts(f *testing.F) {
 		}
 		for line := range strings.Lines(want) {
 			switch line {
-			case stillCPU, stillCores, stillModes, stillLoad:
+			case stillCPU, stillCores, stillModes, stillLoad, stillPressure, stillCgroup:
 			default:
 				if !strings.HasPrefix(line, "error: unknown word ") || !strings.HasSuffix(line, "\n") {
 					t.Errorf("%q got the line %q", in, line)
@@ -215,9 +221,14 @@ func TestOneWrite(t *testing.T) {
 // A session holds no more than it must, however much is asked at once.
 func TestReplyIsBounded(t *testing.T) {
 	smp := newSampler()
-	smp.times = func(bool) ([]cpu.TimesStat, error) { return make([]cpu.TimesStat, 1000), nil }
-	smp.record(context.Background())
-	time.Sleep(minWindow)
+	smp.least = 0
+	smp.ask = func(source) sample {
+		s := sample{moment: moment{at: time.Now()}}
+		for i := range 1000 {
+			s.rows = append(s.rows, row{cpu: i})
+		}
+		return s
+	}
 	conn := &tape{chunks: [][]byte{bytes.Repeat([]byte("cores"), 100)}}
 	s := &session{sampler: smp}
 	s.serve(context.Background(), conn)
@@ -309,7 +320,7 @@ func TestStuckClient(t *testing.T) {
 		begin := time.Now()
 		go client.Write([]byte("cpu"))
 		err := (&session{sampler: k.sampler()}).serve(t.Context(), server)
-		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begin) != minWindow+stuckTime+time.Second {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begin) != firstWindow+stuckTime+time.Second {
 			t.Errorf("%v after %v", err, time.Since(begin))
 		}
 	})
@@ -337,7 +348,7 @@ func TestSilence(t *testing.T) {
 		if err == nil || err.Error() != "idle for 30s" {
 			t.Error(err)
 		}
-		if took := time.Since(begin).Round(time.Second); took != 5*29*time.Second+30*time.Second {
+		if took := time.Since(begin).Round(time.Second); took != firstWindow+5*29*time.Second+30*time.Second {
 			t.Errorf("gone after %v", took)
 		}
 	})
@@ -348,9 +359,11 @@ func TestSilence(t *testing.T) {
 // belongs to the next answer.
 func TestClocks(t *testing.T) {
 	smp := newSampler()
-	smp.times = func(bool) ([]cpu.TimesStat, error) { return []cpu.TimesStat{{User: 11.25, Idle: 103.75}}, nil }
+	smp.ask = func(source) sample {
+		return sample{moment: moment{at: time.Now()}, stat: stat{total: counts{user: 1125, idle: 10375}, cpus: 1}}
+	}
 	for _, hours := range []int64{-1, 0, 1} {
-		begin := &sample{at: time.Now().Add(-5 * time.Second), cpus: []cpu.TimesStat{{User: 10, Idle: 100}}}
+		begin := &sample{moment: moment{at: time.Now().Add(-5 * time.Second)}, stat: stat{total: counts{user: 1000, idle: 10000}, cpus: 1}}
 		before := begin.at
 		// The first word of a Time has the seconds of the wall clock from bit 30 on.
 		*(*int64)(unsafe.Pointer(&begin.at)) -= hours * 3600 << 30

@@ -1,0 +1,318 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A usage is what the kernel says about the control group of this process at one
+// moment.
+type usage struct {
+	group     string        // its folder
+	used      time.Duration // CPU time since the group was made
+	limit     float64       // CPUs that it may use
+	periods   uint64        // in which the limit was enforced
+	throttled uint64        // of them, those in which it was reached
+}
+
+// readGroup reads the CPU use and the limit of the control group of this process.
+// It finds the group each time, since processes are moved and limits changed.
+//
+// The limit is the smallest of the group and of those around it that can be seen;
+// the periods are those of the group that sets it. Without a limit it is the
+// number of CPUs that the group may use.
+func readGroup() (u usage, when moment, err error) {
+	when = within(time.Now(), time.Now())
+	if !procfs {
+		return u, when, fmt.Errorf("no control groups on %s", runtime.GOOS)
+	}
+	h, err := findHierarchies()
+	if err != nil {
+		return u, when, err
+	}
+	accounts, ok := h.group("cpuacct")
+	if !ok {
+		return u, when, h.missing()
+	}
+	u.group = accounts.dir
+	if u.used, when, err = accounts.used(); err != nil {
+		return u, when, err
+	}
+	u.setLimit(h)
+	return u, when, nil
+}
+
+// setLimit finds the limit and the periods of its enforcement.
+func (u *usage) setLimit(h hierarchies) {
+	own, ok := h.group("cpu")
+	if ok {
+		u.periods, u.throttled, _ = own.enforced()
+		for g := range own.withParents {
+			cpus, limited := g.limit()
+			if !limited || u.limit > 0 && cpus >= u.limit {
+				continue
+			}
+			u.limit = cpus
+			if periods, throttled, ok := g.enforced(); ok {
+				u.periods, u.throttled = periods, throttled
+			}
+		}
+	}
+	if u.limit == 0 {
+		u.limit = float64(h.cpus())
+	}
+}
+
+// A controlGroup is one group in one hierarchy.
+type controlGroup struct {
+	top, dir string // the mount point, and the group's folder in there
+	v2       bool
+}
+
+// withParents yields the group and those around it, up to the mount point.
+func (g controlGroup) withParents(yield func(controlGroup) bool) {
+	for yield(g) && g.dir != g.top {
+		g.dir = filepath.Dir(g.dir)
+	}
+}
+
+// file reads a file of the group, without white space at its ends.
+func (g controlGroup) file(name string) string {
+	text, _ := os.ReadFile(filepath.Join(g.dir, name))
+	return strings.TrimSpace(string(text))
+}
+
+// used reads the CPU time that the group has used.
+func (g controlGroup) used() (used time.Duration, when moment, err error) {
+	name, key, unit := "cpuacct.usage", "", time.Nanosecond
+	if g.v2 {
+		name, key, unit = "cpu.stat", "usage_usec", time.Microsecond
+	}
+	path := filepath.Join(g.dir, name)
+	when, err = readKernel(path, "", func(text []byte) error {
+		number := string(text)
+		if key != "" {
+			number = value(number, key)
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+		if err != nil || n < 0 || n > int64(1<<63-1)/int64(unit) {
+			return fmt.Errorf("no CPU time in %s", path)
+		}
+		used = time.Duration(n) * unit
+		return nil
+	})
+	return used, when, err
+}
+
+// limit reads how many CPUs the group itself may use, if that is limited.
+func (g controlGroup) limit() (cpus float64, limited bool) {
+	quota, period := g.file("cpu.cfs_quota_us"), g.file("cpu.cfs_period_us")
+	if g.v2 {
+		quota, period, _ = strings.Cut(g.file("cpu.max"), " ")
+	}
+	q, err1 := strconv.ParseUint(quota, 10, 64) // "max", or -1, is no limit
+	p, err2 := strconv.ParseUint(period, 10, 64)
+	if err1 != nil || err2 != nil || q == 0 || p == 0 {
+		return 0, false
+	}
+	return float64(q) / float64(p), true
+}
+
+// enforced reads in how many periods the limit of the group was enforced, and in
+// how many of them it was reached.
+func (g controlGroup) enforced() (periods, throttled uint64, ok bool) {
+	text := g.file("cpu.stat")
+	periods, err1 := strconv.ParseUint(value(text, "nr_periods"), 10, 64)
+	throttled, err2 := strconv.ParseUint(value(text, "nr_throttled"), 10, 64)
+	return periods, throttled, err1 == nil && err2 == nil
+}
+
+// value gives what stands after key, and a space, in a text of such lines.
+func value(text, key string) string {
+	for line := range strings.Lines(text) {
+		if name, number, _ := strings.Cut(strings.TrimSpace(line), " "); name == key {
+			return number
+		}
+	}
+	return ""
+}
+
+// hierarchies are where control groups are mounted, and which groups the process
+// is in.
+type hierarchies struct {
+	mounts []cgroupMount
+	paths  map[string]string // by controller; that of v2 has no name
+}
+
+// A cgroupMount is a hierarchy in the file system.
+type cgroupMount struct {
+	root        string // the group that is mounted
+	point       string
+	controllers []string // of v1; nil for v2
+	guessed     bool     // from the names of folders
+}
+
+func cgroupRoot() string { return hostFile("HOST_SYS", "/sys", "fs", "cgroup") }
+
+// findHierarchies reads what this process sees. Below $HOST_PROC, self is still
+// this process, wherever the host's /proc is mounted.
+func findHierarchies() (h hierarchies, err error) {
+	text, err := os.ReadFile(procFile("self", "cgroup"))
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("no control groups in %s", procFile("self", "cgroup"))
+	}
+	if err != nil {
+		return h, err
+	}
+	h.paths = map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(f) == 3 {
+			for name := range strings.SplitSeq(f[1], ",") {
+				h.paths[name] = f[2]
+			}
+		}
+	}
+	text, _ = os.ReadFile(procFile("self", "mountinfo"))
+	for line := range strings.Lines(string(text)) {
+		if m, ok := parseMount(line); ok && (os.Getenv("HOST_SYS") == "" || isBelow(m.point, cgroupRoot())) {
+			h.mounts = append(h.mounts, m)
+		}
+	}
+	if len(h.mounts) == 0 {
+		h.mounts = guessMounts(cgroupRoot())
+	}
+	return h, nil
+}
+
+// parseMount parses a line of mountinfo, described in proc(5). It is not ok for
+// other file systems than those of control groups.
+func parseMount(line string) (m cgroupMount, ok bool) {
+	mount, system, _ := strings.Cut(line, " - ")
+	f, s := strings.Fields(mount), strings.Fields(system)
+	if len(f) < 5 || len(s) < 3 {
+		return m, false
+	}
+	m.root, m.point = unescape(f[3]), unescape(f[4])
+	if s[0] == "cgroup" {
+		m.controllers = strings.Split(s[2], ",")
+	}
+	return m, s[0] == "cgroup" || s[0] == "cgroup2"
+}
+
+// unescape replaces the octal codes that mountinfo has for white space.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
+
+// guessMounts finds hierarchies below root by the names of their folders, where
+// mountinfo lists none.
+func guessMounts(root string) (mounts []cgroupMount) {
+	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
+		return []cgroupMount{{root: "/", point: root, guessed: true}}
+	}
+	folders, _ := os.ReadDir(root)
+	for _, f := range folders {
+		m := cgroupMount{root: "/", point: filepath.Join(root, f.Name()), guessed: true}
+		if f.Name() != "unified" {
+			m.controllers = strings.Split(f.Name(), ",")
+		}
+		mounts = append(mounts, m)
+	}
+	return mounts
+}
+
+// group finds the group of this process that a controller of v1 has, or else
+// that of v2.
+func (h hierarchies) group(controller string) (g controlGroup, ok bool) {
+	for _, m := range h.mounts {
+		path, exists := h.paths[controller]
+		if exists && slices.Contains(m.controllers, controller) {
+			if g, ok = m.group(path); ok {
+				return g, true
+			}
+		}
+	}
+	for _, m := range h.mounts {
+		if path, exists := h.paths[""]; exists && m.controllers == nil {
+			if g, ok = m.group(path); ok {
+				return g, true
+			}
+		}
+	}
+	return g, false
+}
+
+// missing says why the group of this process cannot be found.
+func (h hierarchies) missing() error {
+	for _, m := range h.mounts {
+		if m.controllers == nil || slices.Contains(m.controllers, "cpuacct") {
+			return fmt.Errorf("the group of this process is not visible in %s", cgroupRoot())
+		}
+	}
+	return fmt.Errorf("no CPU controller in %s", cgroupRoot())
+}
+
+// group finds the group of that path in a mount. Both the path and the root of the
+// mount are relative to the cgroup namespace, and begin with /.. outside of it.
+func (m cgroupMount) group(path string) (g controlGroup, ok bool) {
+	g = controlGroup{top: m.point, dir: m.point, v2: m.controllers == nil}
+	if !isBelow(path, m.root) {
+		return g, m.guessed
+	}
+	below := strings.TrimPrefix(path, strings.TrimSuffix(m.root, "/"))
+	if below == "/.." || strings.HasPrefix(below, "/../") {
+		return g, m.guessed
+	}
+	dir := filepath.Join(m.point, below)
+	if _, err := os.Stat(dir); err != nil {
+		return g, m.guessed
+	}
+	g.dir = dir
+	return g, true
+}
+
+// isBelow says whether a path is that of a folder, or is in it.
+func isBelow(path, folder string) bool {
+	folder = strings.TrimSuffix(folder, "/")
+	return path == folder || strings.HasPrefix(path, folder+"/")
+}
+
+// cpus is how many CPUs the group may use by its set of CPUs, or else this process
+// by its affinity.
+func (h hierarchies) cpus() int {
+	if g, ok := h.group("cpuset"); ok {
+		for g := range g.withParents {
+			list := g.file("cpuset.cpus.effective")
+			if !g.v2 {
+				list = cmp.Or(g.file("cpuset.effective_cpus"), g.file("cpuset.cpus"))
+			}
+			if n := countList(list); n > 0 {
+				return n
+			}
+		}
+	}
+	return runtime.NumCPU()
+}
+
+// countList counts the CPUs in a list like 0-3,8; 0 is a list that is none.
+func countList(list string) (n int) {
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		a, err1 := strconv.Atoi(first)
+		b, err2 := strconv.Atoi(last)
+		if err1 != nil || err2 != nil || a < 0 || b < a || b >= maxCPUs {
+			return 0
+		}
+		n += b - a + 1
+	}
+	return n
+}

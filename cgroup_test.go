@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+// TestControlGroups reads the control groups of machines and containers of many
+// kinds, in testdata/cgroup: how they look before and after, the time between, and
+// then what is found and the reply.
+func TestControlGroups(t *testing.T) {
+	if !procfs {
+		t.Skip("the kernel does not describe itself in files")
+	}
+	files, err := filepath.Glob("testdata/cgroup/*.txtar")
+	if err != nil || len(files) < 20 {
+		t.Fatal(len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, text, _ := strings.Cut(string(archive.Comment), "\nelapsed ")
+			elapsed, err := time.ParseDuration(strings.TrimSpace(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			t.Setenv("HOST_PROC", filepath.Join(dir, "proc"))
+			t.Setenv("HOST_SYS", filepath.Join(dir, "sys"))
+			var got string
+			synctest.Test(t, func(t *testing.T) {
+				layFiles(t, dir, archive, "from")
+				smp := newSampler()
+				smp.record(context.Background())
+				c := connect(t, smp)
+				c.ask("cgroup")
+				time.Sleep(elapsed)
+				layFiles(t, dir, archive, "to")
+				if u, _, err := readGroup(); err == nil {
+					got = fmt.Sprintf("%s has %g CPUs\n", u.group, u.limit)
+				}
+				got += c.ask("cgroup") + "\n"
+			})
+			got = strings.ReplaceAll(strings.ReplaceAll(got, dir+"/sys", "$SYS"), dir, "$DIR")
+			want := &archive.Files[len(archive.Files)-1]
+			if *update {
+				want.Data = []byte(got)
+				if err := os.WriteFile(file, txtar.Format(archive), 0o666); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != string(want.Data) {
+				t.Errorf("%s\ngot:\n%s\nwant:\n%s", archive.Comment, got, want.Data)
+			}
+		})
+	}
+}
+
+// layFiles writes those files of an archive that are in the folder side, with
+// $SYS replaced.
+func layFiles(t *testing.T, dir string, archive *txtar.Archive, side string) {
+	for _, f := range archive.Files {
+		name, ok := strings.CutPrefix(f.Name, side+"/")
+		if !ok {
+			continue
+		}
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, bytes.ReplaceAll(f.Data, []byte("$SYS"), []byte(dir+"/sys")), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestCountList(t *testing.T) {
+	for list, want := range map[string]int{
+		"0": 1, "0-3": 4, "0-3,8,10-11": 7, "8191": 1, "0-8191": 8192,
+		"": 0, "3-0": 0, "-1": 0, "a": 0, "0-": 0, "0,": 0, "0-99999999999": 0, "1-2-3": 0,
+	} {
+		if got := countList(list); got != want {
+			t.Errorf("%q: %d, want %d", list, got, want)
+		}
+	}
+}
+
+// A session in a real control group with a limit, beside a process that wants more
+// than that: where this process may make such a group.
+func TestLimitedGroup(t *testing.T) {
+	if testing.Short() || !procfs {
+		t.Skip("needs control groups, and takes seconds")
+	}
+	groups := limitedGroups(t)
+	bin := t.TempDir()
+	program, err := os.Executable()
+	if err == nil {
+		err = os.Symlink(program, filepath.Join(bin, "cpunc"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const script = `for group; do echo $$ >"$group/cgroup.procs"; done
+while :; do :; done &
+echo cgroup | cpunc -l -
+kill $!`
+	cmd := exec.Command("sh", append([]string{"-c", script, "sh"}, groups...)...)
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	var used, throttled float64
+	if n, _ := fmt.Sscanf(string(out), "%f %f\n", &used, &throttled); err != nil || n != 2 || used < 70 || throttled < 50 {
+		t.Errorf("a group at its limit reads %q, %v", out, err)
+	}
+}
+
+// limitedGroups makes groups that may use three tenths of a CPU together, and
+// removes them at the end of the test.
+func limitedGroups(t *testing.T) (dirs []string) {
+	h, err := findHierarchies()
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, controller := range []string{"cpu", "cpuacct"} {
+		g, ok := h.group(controller)
+		if !ok {
+			t.Skip("no ", controller)
+		}
+		dir := filepath.Join(g.dir, fmt.Sprintf("cpunc-test-%d", os.Getpid()))
+		if slices.Contains(dirs, dir) { // one hierarchy has both
+			continue
+		}
+		if err := os.Mkdir(dir, 0o777); err != nil {
+			t.Skip(err)
+		}
+		t.Cleanup(func() { eventuallyTrue(t, dir+" removed", 5*time.Second, func() bool { return os.Remove(dir) == nil }) })
+		dirs = append(dirs, dir)
+		limit := map[string]string{"cpu.cfs_quota_us": "30000"}
+		if g.v2 {
+			limit = map[string]string{"cpu.max": "30000 100000"}
+		}
+		for file, value := range limit {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o666); err != nil && controller == "cpu" {
+				t.Skip(err)
+			}
+		}
+	}
+	return dirs
+}

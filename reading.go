@@ -1,0 +1,251 @@
+package main
+
+import (
+	"cmp"
+	"math"
+	"runtime"
+	"strconv"
+	"time"
+)
+
+// appendReading appends to line what w reads between two samples of its source:
+// numbers with one space between, no newline. What is not known is nan.
+func appendReading(line []byte, w word, from, to *sample) []byte {
+	switch w {
+	case cpuWord:
+		return appendNumbers(line, 1, totalGain(from, to).busy())
+	case coresWord:
+		return appendNumbers(line, 1, cores(from, to)...)
+	case modesWord:
+		shares := totalGain(from, to).shares()
+		return appendNumbers(line, 1, shares[:]...)
+	case busyWord:
+		return appendNumbers(line, 1, busyByClock(from, to))
+	case pressureWord:
+		return appendNumbers(line, 1, pressure(from, to))
+	case cgroupWord:
+		used, throttled := groupUse(from, to)
+		return appendNumbers(line, 1, used, throttled)
+	}
+	return appendNumbers(line, 2, to.load[:]...)
+}
+
+func appendNumbers(line []byte, decimals int, numbers ...float64) []byte {
+	for i, x := range numbers {
+		if i > 0 {
+			line = append(line, ' ')
+		}
+		if math.IsNaN(x) {
+			line = append(line, "nan"...)
+		} else {
+			line = strconv.AppendFloat(line, x, 'f', decimals, 64)
+		}
+	}
+	return line
+}
+
+// span gives the time between two samples, and by how much it may be wrong.
+func span(from, to *sample) (elapsed, off time.Duration) {
+	return to.at.Sub(from.at), from.off + to.off
+}
+
+// What counters may gain beyond the time that has passed: kernels count in ticks
+// of 10 ms, some by clocks of their own, and a little late.
+const (
+	slack     = 5 * tick
+	slackPart = 0.1
+)
+
+// A gain is what the counters of one or several CPUs gained between two samples, in
+// units of countRate.
+type gain struct {
+	mode   [modes]float64
+	sum    float64
+	back   float64     // that counters stepped back
+	leaped [modes]bool // by more than the time that has passed
+	time   float64     // that has passed, of all the CPUs together; 0 if their number is not known
+}
+
+// gained compares the counters of that many CPUs. One that stepped back gained
+// nothing, as in psutil: Linux corrects iowait and idle downwards. Nor did one that
+// leaped, as steal does where it wraps at 2⁶⁴ ns.
+func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
+	elapsed, off := span(from, to)
+	each := elapsed.Seconds() * countRate
+	g.time = each * float64(cpus)
+	most := (each*(1+slackPart) + (off+slack).Seconds()*countRate) * float64(cmp.Or(cpus, runtime.NumCPU()))
+	var delta [modes]float64
+	for i := range delta {
+		delta[i] = float64(int64(now[i] - old[i])) // exact also beyond 2⁵³
+	}
+	// Linux counts an idle period as iowait for as long as a task waits for a disk,
+	// and as idle when it no longer does: all of it moves from one to the other.
+	if both := delta[idle] + delta[iowait]; both >= 0 && both <= most && max(delta[idle], delta[iowait]) > most {
+		delta[idle], delta[iowait] = moved(delta[idle], both), moved(delta[iowait], both)
+	}
+	for i, n := range delta {
+		switch {
+		case n < 0:
+			g.back -= n
+		case n > most:
+			g.leaped[i] = true
+		default:
+			g.mode[i] = n
+			g.sum += n
+		}
+	}
+	return g
+}
+
+// moved gives what one of two modes gained that gained both together.
+func moved(delta, both float64) float64 {
+	if delta > 0 {
+		return both
+	}
+	return 0
+}
+
+// enough is the part of the time that counters must have gained to be believed when
+// others stepped back or leaped. After a migration, which resets all counters, some
+// may have gained a little.
+const enough = 0.75
+
+// known says whether the counters say anything: they moved, and not just a little
+// beside others that did what counters do not.
+func (g gain) known() bool {
+	odd := g.back > 0 || g.leaped != [modes]bool{}
+	return g.sum > 0 && (!odd || g.sum >= enough*g.time)
+}
+
+// totalGain is that of the machine. It says nothing when a CPU came or went: the
+// kernel's totals then lose or get what that CPU counted before.
+func totalGain(from, to *sample) gain {
+	if from.set != to.set {
+		return gain{}
+	}
+	return gained(from, to, &from.total, &to.total, to.cpus)
+}
+
+// busy gives the percentage of the time that was not idle, as psutil.cpu_percent
+// defines it:
+//
+//	100 × Δ(total − idle − iowait) / Δtotal
+func (g gain) busy() float64 {
+	if !g.known() {
+		return math.NaN()
+	}
+	return min(max(0, 100*(g.sum-g.mode[idle]-g.mode[iowait])/g.sum), 100)
+}
+
+// shares gives the percentage of each mode, rounded to tenths so that they add up
+// to 100: what rounding down leaves over goes to the largest remainders.
+func (g gain) shares() (percent [modes]float64) {
+	if !g.known() {
+		for i := range percent {
+			percent[i] = math.NaN()
+		}
+		return percent
+	}
+	var tenths [modes]int
+	var rest [modes]float64
+	left := 1000
+	for i, n := range g.mode {
+		exact := 1000 * n / g.sum
+		tenths[i] = int(exact)
+		rest[i] = exact - float64(tenths[i])
+		left -= tenths[i]
+	}
+	for ; left > 0; left-- {
+		most := 0
+		for i := range rest {
+			if rest[i] > rest[most] {
+				most = i
+			}
+		}
+		tenths[most]++
+		rest[most]--
+	}
+	for i, n := range tenths {
+		percent[i] = float64(n) / 10
+	}
+	return percent
+}
+
+// cores gives how busy each CPU was, column n being CPU n. One that is not in both
+// samples was away for part of the time.
+func cores(from, to *sample) []float64 {
+	percent := make([]float64, to.width)
+	for i := range percent {
+		percent[i] = math.NaN()
+	}
+	old := from.rows
+	for i := range to.rows {
+		now := &to.rows[i]
+		for len(old) > 0 && old[0].cpu < now.cpu {
+			old = old[1:]
+		}
+		if len(old) > 0 && old[0].cpu == now.cpu {
+			percent[now.cpu] = gained(from, to, &old[0].counts, &now.counts, 1).busy()
+		}
+	}
+	return percent
+}
+
+// busyByClock gives the percentage of the time by the clock in which the CPUs were
+// not idle:
+//
+//	100 × (1 − Δ(idle + iowait) / (CPUs × Δt))
+//
+// Kernels that count by ticks charge a whole tick to whoever runs when it ends, and
+// so overlook what runs between two ticks; but their idle time is exact.
+//
+// It is not known when the counters contradict the clock, as those of another
+// machine do: when none of them moved, when the CPUs were idle for longer than the
+// time that passed, or when less than a fifth of that time is in any counter. Much
+// can be hidden between ticks, but hardly more than the other four fifths.
+func busyByClock(from, to *sample) float64 {
+	g := totalGain(from, to)
+	_, off := span(from, to)
+	wrong := (off+2*tick).Seconds()*countRate*float64(to.cpus) + g.time/100
+	if g.back < wrong { // as iowait often does; the rest is still exact
+		g.back = 0
+	}
+	free := g.mode[idle] + g.mode[iowait]
+	if !g.known() || g.time <= 0 || g.leaped[idle] || g.leaped[iowait] || free > g.time+wrong || g.sum < minCounted*g.time {
+		return math.NaN()
+	}
+	return min(max(0, 100*(1-free/g.time)), 100)
+}
+
+const minCounted = 0.2 // the part of the time that some counter must have
+
+// pressure gives the percentage of the time in which some task waited for a CPU.
+func pressure(from, to *sample) float64 {
+	elapsed, off := span(from, to)
+	waited := to.waited - from.waited
+	if elapsed <= 0 || waited < 0 || waited > elapsed+elapsed/10+off+slack {
+		return math.NaN()
+	}
+	return min(100*waited.Seconds()/elapsed.Seconds(), 100)
+}
+
+// groupUse gives the CPU use of the control group in percent of its limit, and the
+// percentage of the periods in which it had reached that. For a short time a group
+// may use more than its limit, what it has saved up; that is 100.
+func groupUse(from, to *sample) (used, throttled float64) {
+	elapsed, _ := span(from, to)
+	a, b := from.usage, to.usage
+	cpuTime := b.used - a.used
+	if a.group != b.group || elapsed <= 0 || cpuTime < 0 || cpuTime.Seconds() > maxCPUs*elapsed.Seconds() {
+		return math.NaN(), math.NaN()
+	}
+	used = min(100*cpuTime.Seconds()/(elapsed.Seconds()*b.limit), 100)
+	periods, full := int64(b.periods-a.periods), int64(b.throttled-a.throttled)
+	switch {
+	case periods == 0 && full == 0: // there is no limit, or nothing ran
+		return used, 0
+	case periods <= 0 || full < 0:
+		return used, math.NaN()
+	}
+	return used, min(100*float64(full)/float64(periods), 100)
+}
