@@ -1,0 +1,57 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/shirou/gopsutil/v3/cpu"
+)
+
+// What is read here is what gopsutil reads.
+func TestAsGopsutil(t *testing.T) {
+	const near = 0.5 // seconds: idle may step back, and the machine be slow
+	before, _, err := readStat(true)
+	if err != nil {
+		t.Skip(err)
+	}
+	between, err := cpu.Times(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, _, err := readStat(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(between) != len(before.rows) || len(after.rows) != len(before.rows) || before.set != after.set {
+		t.Fatalf("%d CPUs, then %d, then %d", len(before.rows), len(between), len(after.rows))
+	}
+	for i, b := range between {
+		seconds := [modes]float64{b.User, b.Nice, b.System, b.Iowait, b.Irq, b.Softirq, b.Steal, b.Idle}
+		for mode, x := range seconds {
+			if least, most := before.rows[i].seconds(mode), after.rows[i].seconds(mode); x < least-near || x > most+near {
+				t.Errorf("CPU %d: gopsutil reads %v of %s, between %v and %v", i, x, modeNames[mode], least, most)
+			}
+		}
+	}
+}
+
+// The set of CPUs is told from their names, though only the total is parsed.
+func TestSetOfCPUs(t *testing.T) {
+	const row = " 1 2 3 4 5 6 7 8\n"
+	sets := map[uint64]string{}
+	for _, cpus := range []string{"0", "1", "0 1", "0 2", "1 2", "0 12", "0 1 2"} {
+		text := "cpu" + row
+		for _, n := range strings.Fields(cpus) {
+			text += "cpu" + n + row
+		}
+		s, ok := parseStat([]byte(text), false)
+		each, _ := parseStat([]byte(text), true)
+		if !ok || s.set != each.set || s.cpus != each.cpus || s.rows != nil || len(each.rows) != each.cpus {
+			t.Errorf("CPUs %s: %+v, %+v", cpus, s, each)
+		}
+		if other, found := sets[s.set]; found {
+			t.Errorf("CPUs %s are the same as %s", cpus, other)
+		}
+		sets[s.set] = cpus
+	}
+}

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+// TestCorpus reads counters that are broken in one way or another: what stands in
+// testdata/counters is the files before and after, the time between, and each
+// word's reply and the metrics after.
+func TestCorpus(t *testing.T) {
+	if !procfs {
+		t.Skip("the kernel does not describe itself in files")
+	}
+	files, err := filepath.Glob("testdata/counters/*.txtar")
+	if err != nil || len(files) < 30 {
+		t.Fatal(len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, text, _ := strings.Cut(string(archive.Comment), "\nelapsed ")
+			elapsed, err := time.ParseDuration(strings.TrimSpace(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			t.Setenv("HOST_PROC", dir)
+			var got string
+			synctest.Test(t, func(t *testing.T) {
+				os.WriteFile(filepath.Join(dir, "loadavg"), []byte("0.50 0.25 0.10 1/100 1000\n"), 0o666)
+				layFiles(t, dir, archive, "from")
+				smp := newSampler()
+				smp.record(context.Background())
+				c := connect(t, smp)
+				w := newWeb(smp, "", 0, new(server).serving.Load)
+				for word := range readings {
+					c.ask(word.String())
+				}
+				w.metrics(context.Background())
+				time.Sleep(elapsed)
+				layFiles(t, dir, archive, "to")
+				for word := range readings {
+					got += fmt.Sprintf("%s: %s\n", word, c.ask(word.String()))
+				}
+				for line := range strings.Lines(string(w.metrics(context.Background()))) {
+					if strings.HasPrefix(line, "node_") || strings.HasPrefix(line, "error: ") {
+						got += line
+					}
+				}
+			})
+			got = strings.ReplaceAll(got, dir, "$HOST_PROC")
+			want := &archive.Files[len(archive.Files)-1]
+			if *update {
+				want.Data = []byte(got)
+				if err := os.WriteFile(file, txtar.Format(archive), 0o666); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != string(want.Data) {
+				t.Errorf("%s\ngot:\n%s\nwant:\n%s", archive.Comment, got, want.Data)
+			}
+		})
+	}
+}
+
+// readAs gives what a word reads between two texts of /proc/stat, or else "".
+func readAs(w word, from, to []byte, elapsed time.Duration) string {
+	each := w == coresWord
+	var samples [2]sample
+	for i, text := range [][]byte{from, to} {
+		s, ok := parseStat(text, each)
+		if !ok {
+			return ""
+		}
+		samples[i].stat = s
+		if n := len(s.rows); n > 0 {
+			samples[i].width = s.rows[n-1].cpu + 1
+		}
+	}
+	samples[0].at = time.Unix(1e9, 0)
+	samples[1].at = samples[0].at.Add(elapsed)
+	samples[1].width = max(samples[0].width, samples[1].width)
+	return string(appendReading(nil, w, &samples[0], &samples[1]))
+}
+
+var numbers = regexp.MustCompile(`^(nan|\d+\.\d)( (nan|\d+\.\d))*$`)
+
+// checkReading reports what no reading may be.
+func checkReading(t *testing.T, w word, line string) (values []float64) {
+	t.Helper()
+	if !numbers.MatchString(line) {
+		t.Errorf("%s: %q", w, line)
+	}
+	sum, unknown := 0.0, 0
+	for field := range strings.FieldsSeq(line) {
+		x, err := strconv.ParseFloat(field, 64)
+		if err != nil || x < 0 || x > 100 {
+			t.Errorf("%s: %q", w, line)
+		}
+		if values = append(values, x); math.IsNaN(x) {
+			unknown++
+		} else {
+			sum += x
+		}
+	}
+	if w == modesWord && unknown != int(modes) && (unknown != 0 || math.Abs(sum-100) > 1e-9) {
+		t.Errorf("modes %q add up to %v", line, sum)
+	}
+	return values
+}
+
+// Whatever the kernel says, readings are in their bounds, and modes add up.
+func FuzzStat(f *testing.F) {
+	files, _ := filepath.Glob("testdata/counters/*.txtar")
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(archive.Files[0].Data, archive.Files[1].Data, int64(time.Second))
+	}
+	f.Fuzz(func(t *testing.T, from, to []byte, elapsed int64) {
+		for _, w := range []word{cpuWord, coresWord, modesWord, busyWord} {
+			if line := readAs(w, from, to, time.Duration(elapsed)); line != "" {
+				if n := len(checkReading(t, w, line)); w != coresWord && n != w.width() || n > maxCPUs {
+					t.Errorf("%s has %d numbers", w, n)
+				}
+			}
+		}
+		s, _ := parseStat(to, true)
+		old, _ := parseStat(from, true)
+		var r ratchet
+		before := r.hold(old.rows)
+		for _, now := range r.hold(s.rows) {
+			i, found := slices.BinarySearchFunc(before, now.cpu, func(r row, n int) int { return r.cpu - n })
+			for mode := range modes {
+				if found && now.counts[mode] < before[i].counts[mode] && before[i].seconds(idle) < hotplugged {
+					t.Errorf("CPU %d: %s steps back from %d to %d", now.cpu, modeNames[mode], before[i].counts[mode], now.counts[mode])
+				}
+			}
+		}
+	})
+}
+
+// The readings of a machine whose counters are in order agree with each other.
+func TestReadingsAgree(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		cpus := 1 + random.IntN(9)
+		ticks := 10 + random.IntN(3000)
+		var from, to, totalFrom, totalTo []counts
+		totalFrom, totalTo = make([]counts, 1), make([]counts, 1)
+		for range cpus {
+			var a counts
+			for mode := range a {
+				a[mode] = random.Uint64N(1 << 40)
+			}
+			b := a
+			for left := ticks; left > 0; {
+				n := 1 + random.IntN(left)
+				b[random.IntN(int(modes))] += uint64(n)
+				left -= n
+			}
+			if random.IntN(3) == 0 {
+				b[idle] += b[user] - a[user]
+				b[user] = a[user]
+			}
+			from, to = append(from, a), append(to, b)
+			for mode := range a {
+				totalFrom[0][mode] += a[mode]
+				totalTo[0][mode] += b[mode]
+			}
+		}
+		a, b := statText(totalFrom, from), statText(totalTo, to)
+		elapsed := time.Duration(ticks) * tick
+		cpu := checkReading(t, cpuWord, readAs(cpuWord, a, b, elapsed))[0]
+		shares := checkReading(t, modesWord, readAs(modesWord, a, b, elapsed))
+		each := checkReading(t, coresWord, readAs(coresWord, a, b, elapsed))
+		clock := checkReading(t, busyWord, readAs(busyWord, a, b, elapsed))[0]
+		mean := 0.0
+		for _, x := range each {
+			mean += x / float64(cpus)
+		}
+		if math.IsNaN(cpu) || math.Abs(100-shares[idle]-shares[iowait]-cpu) > 0.25 || math.Abs(mean-cpu) > 0.11 || math.Abs(clock-cpu) > 0.11 {
+			t.Fatalf("cpu %v, busy %v, modes %v, cores %v\n%s%s", cpu, clock, shares, each, a, b)
+		}
+	}
+}
+
+// statText writes counters as /proc/stat has them.
+func statText(total, cpus []counts) []byte {
+	var text []byte
+	add := func(name string, c counts) {
+		text = append(text, name...)
+		for _, mode := range fileOrder {
+			text = fmt.Appendf(text, " %d", c[mode])
+		}
+		text = append(text, " 0 0\n"...)
+	}
+	for _, c := range total {
+		add("cpu ", c)
+	}
+	for i, c := range cpus {
+		add("cpu"+strconv.Itoa(i), c)
+	}
+	return append(text, "intr 1\n"...)
+}
+
+// 1,024 CPUs of which every third is offline, and each as busy as its number.
+func TestManyCPUs(t *testing.T) {
+	var from, to []string
+	var want []string
+	var total counts
+	for cpu := range 1024 {
+		if cpu%3 == 1 {
+			want = append(want, "nan")
+			continue
+		}
+		busy := uint64(cpu % 101)
+		from = append(from, fmt.Sprintf("cpu%d 5 0 0 7 0 0 0 0 0 0\n", cpu))
+		to = append(to, fmt.Sprintf("cpu%d %d 0 0 %d 0 0 0 0 0 0\n", cpu, 5+busy, 7+100-busy))
+		want = append(want, fmt.Sprintf("%d.0", busy))
+		total[user] += busy
+		total[idle] += 100 - busy
+	}
+	want = want[:1024] // 1023 is there
+	a := []byte("cpu 0 0 0 0 0 0 0 0 0 0\n" + strings.Join(from, ""))
+	b := fmt.Appendf(nil, "cpu %d 0 0 %d 0 0 0 0 0 0\n%s", total[user], total[idle], strings.Join(to, ""))
+	if got := readAs(coresWord, a, b, time.Second); got != strings.Join(want, " ") {
+		t.Errorf("cores %s", got)
+	}
+	cpu := fmt.Sprintf("%.1f", 100*float64(total[user])/float64(total[user]+total[idle]))
+	for _, w := range []word{cpuWord, busyWord} {
+		if got := readAs(w, a, b, time.Second); got != cpu {
+			t.Errorf("%s %s, want %s", w, got, cpu)
+		}
+	}
+}
+
+// BenchmarkStat is what reading this machine's counters costs, and what parsing
+// those of a large one.
+func BenchmarkStat(b *testing.B) {
+	if !procfs {
+		b.Skip("no /proc/stat")
+	}
+	for _, each := range []bool{false, true} {
+		b.Run(fmt.Sprintf("here/each=%v", each), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := readStat(each); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("1024/each=%v", each), func(b *testing.B) {
+			text := statText(make([]counts, 1), slices.Repeat([]counts{{user: 123456, system: 23456, softirq: 345, idle: 12345678}}, 1024))
+			b.ReportAllocs()
+			for b.Loop() {
+				parseStat(text, each)
+			}
+		})
+	}
+	b.Run("cgroup", func(b *testing.B) {
+		for b.Loop() {
+			if _, _, err := readGroup(); err != nil {
+				b.Skip(err)
+			}
+		}
+	})
+}
