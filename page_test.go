@@ -1,0 +1,729 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"image/png"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+const (
+	patience    = 20 * time.Second // for anything a test waits for
+	maxPageSize = 40_000
+)
+
+// until polls a condition until it holds. A condition that does not come true
+// in time fails the test.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// A relay stands between the browser and a listener. It counts the streams,
+// keeps their lines, and can die and come back at the same address.
+type relay struct {
+	addr  string
+	proxy *httputil.ReverseProxy
+
+	mu      sync.Mutex
+	server  *http.Server
+	streams []*stream
+	instead string // if not empty, the body of every stream
+}
+
+// A stream is one reply that has no end.
+type stream struct {
+	word    string
+	refused bool
+	open    bool
+	text    []byte
+}
+
+// streamKey is where the context of a request has its stream.
+type streamKey struct{}
+
+func newRelay(t *testing.T, base string) *relay {
+	t.Helper()
+	target, err := url.Parse(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{addr: "127.0.0.1:0"}
+	r.proxy = &httputil.ReverseProxy{
+		Rewrite:       func(p *httputil.ProxyRequest) { p.SetURL(target) },
+		FlushInterval: -1,
+		ModifyResponse: func(response *http.Response) error {
+			if s, ok := response.Request.Context().Value(streamKey{}).(*stream); ok {
+				s.refused = response.StatusCode != http.StatusOK
+				response.Body = &recorder{response.Body, r, s}
+			}
+			return nil
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	}
+	r.rise(t)
+	t.Cleanup(r.die)
+	return r
+}
+
+func (r *relay) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	if !request.URL.Query().Has("interval") || request.URL.Path == "/" {
+		r.proxy.ServeHTTP(w, request)
+		return
+	}
+	s := &stream{word: strings.TrimPrefix(request.URL.Path, "/"), open: true}
+	r.mu.Lock()
+	r.streams = append(r.streams, s)
+	instead := r.instead
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		s.open = false
+		r.mu.Unlock()
+	}()
+	if instead != "" {
+		io.WriteString(w, instead)
+		w.(http.Flusher).Flush()
+		<-request.Context().Done()
+		return
+	}
+	r.proxy.ServeHTTP(w, request.WithContext(context.WithValue(request.Context(), streamKey{}, s)))
+}
+
+// A recorder keeps what is read from a response.
+type recorder struct {
+	io.ReadCloser
+	r *relay
+	s *stream
+}
+
+func (rec *recorder) Read(p []byte) (int, error) {
+	n, err := rec.ReadCloser.Read(p)
+	rec.r.mu.Lock()
+	rec.s.text = append(rec.s.text, p[:n]...)
+	rec.r.mu.Unlock()
+	return n, err
+}
+
+func (r *relay) rise(t *testing.T) {
+	t.Helper()
+	until(t, "listening on "+r.addr, func() bool {
+		l, err := net.Listen("tcp", r.addr)
+		if err != nil {
+			return false
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.addr = l.Addr().String()
+		r.server = &http.Server{Handler: r}
+		go r.server.Serve(l)
+		return true
+	})
+}
+
+func (r *relay) die() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.server.Close()
+}
+
+// counts returns how many streams there were, and how many are open.
+func (r *relay) counts() (all, open int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.streams {
+		if s.open {
+			open++
+		}
+	}
+	return len(r.streams), open
+}
+
+// refused says whether the n-th stream got another status than 200.
+func (r *relay) refused(n int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return n < len(r.streams) && r.streams[n].refused
+}
+
+// sent returns the whole lines of the n-th stream.
+func (r *relay) sent(n int) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n >= len(r.streams) {
+		return nil
+	}
+	lines := strings.Split(string(r.streams[n].text), "\n")
+	return lines[:len(lines)-1]
+}
+
+// openBrowser starts a browser for one test, which is skipped without one.
+func openBrowser(t *testing.T) context.Context {
+	t.Helper()
+	var path string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	if path == "" {
+		t.Skip("no Chromium in PATH")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path),
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-component-update", true),
+	)
+	limited, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	t.Cleanup(cancel)
+	allocator, cancel := chromedp.NewExecAllocator(limited, options...)
+	t.Cleanup(func() {
+		cancel()
+		chromedp.FromContext(allocator).Allocator.Wait()
+	})
+	ctx, cancel := chromedp.NewContext(allocator)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start of the browser: %v", err)
+	}
+	return ctx
+}
+
+// A tab shows the page. At the end of the test it fails it for every message in
+// the console that matches none of expected, and for every request elsewhere.
+type tab struct {
+	t         *testing.T
+	ctx       context.Context
+	downloads string
+
+	mu       sync.Mutex
+	console  []string
+	requests []request
+	expected []string // regular expressions
+}
+
+type request struct {
+	url string
+	at  time.Time
+}
+
+func openTab(t *testing.T, browserContext context.Context, r *relay, query string) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(browserContext)
+	p := &tab{t: t, ctx: ctx, downloads: t.TempDir()}
+	t.Cleanup(func() {
+		cancel()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, message := range p.console {
+			if !slices.ContainsFunc(p.expected, func(e string) bool { return regexp.MustCompile(e).MatchString(message) }) {
+				t.Errorf("message in the console: %s", message)
+			}
+		}
+		for _, request := range p.requests {
+			if !strings.HasPrefix(request.url, "http://"+r.addr+"/") && !regexp.MustCompile("^(data|blob):").MatchString(request.url) {
+				t.Errorf("request to %s", request.url)
+			}
+		}
+	})
+	err := chromedp.Listen(ctx, func(event any) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch e := event.(type) {
+		case *runtime.EventConsoleAPICalled:
+			p.console = append(p.console, fmt.Sprintf("%s call", e.Type))
+		case *runtime.EventExceptionThrown:
+			p.console = append(p.console, e.ExceptionDetails.Text)
+		case *log.EventEntryAdded:
+			p.console = append(p.console, e.Entry.Text)
+		case *network.EventRequestWillBeSent:
+			p.requests = append(p.requests, request{e.Request.URL, time.Now()})
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allow := true
+	_, err = chromedp.CallBrowser(ctx, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
+		Behavior: "allow", BrowserContextID: chromedp.FromContext(ctx).BrowserContextID, DownloadPath: p.downloads, EventsEnabled: &allow,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.do(chromedp.EmulateViewport(1280, 800), chromedp.Navigate("http://"+r.addr+"/"+query))
+	return p
+}
+
+func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// evaluate evaluates JavaScript in the tab; promises are awaited.
+func evaluate[T any](p *tab, expression string) T {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		p.t.Fatalf("%s: %v", expression, err)
+	}
+	return v
+}
+
+func (p *tab) text(selector string) string {
+	p.t.Helper()
+	return evaluate[string](p, fmt.Sprintf("document.querySelector(%q).textContent", selector))
+}
+
+func (p *tab) state() string {
+	p.t.Helper()
+	return evaluate[string](p, "document.body.dataset.state")
+}
+
+func (p *tab) click(selector string) {
+	p.t.Helper()
+	p.do(chromedp.Click(chromedp.CSS(selector)))
+}
+
+// legend returns the texts of the legend: name, newest, min, avg and max.
+func (p *tab) legend() [][]string {
+	p.t.Helper()
+	return evaluate[[][]string](p, `[...document.querySelectorAll('#legend button')].map(b => [b.dataset.column, b.querySelector('.now').textContent,
+		...['min', 'avg', 'max'].map(name => b.querySelector('.' + name).lastChild.data)])`)
+}
+
+// newest returns the newest values in the legend, as a line.
+func (p *tab) newest() string {
+	p.t.Helper()
+	var values []string
+	for _, entry := range p.legend() {
+		values = append(values, entry[1])
+	}
+	return strings.Join(values, " ")
+}
+
+// stop presses the button and waits until nothing is open at the server.
+func (p *tab) stop(r *relay) {
+	p.t.Helper()
+	p.click("#toggle")
+	until(p.t, "the end of the stream", func() bool { _, open := r.counts(); return open == 0 })
+}
+
+// saved presses a button and returns the file that it saves.
+func (p *tab) saved(button, suffix string) []byte {
+	p.t.Helper()
+	var file []byte
+	before, _ := filepath.Glob(filepath.Join(p.downloads, "*"+suffix))
+	p.click(button)
+	until(p.t, "a file of "+button, func() bool {
+		names, _ := filepath.Glob(filepath.Join(p.downloads, "*"+suffix))
+		for _, name := range names {
+			if !slices.Contains(before, name) {
+				file, _ = os.ReadFile(name)
+			}
+		}
+		return len(file) > 0
+	})
+	return file
+}
+
+var savedLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z) (.+)$`)
+
+// savedLines returns the values of saved data, without the times.
+func savedLines(t *testing.T, file []byte, columns string) (lines []string) {
+	t.Helper()
+	head, rest, _ := strings.Cut(string(file), "\n")
+	if head != "# time "+columns {
+		t.Errorf("the first line of the saved data is %q", head)
+	}
+	before := ""
+	for line := range strings.Lines(rest) {
+		m := savedLine.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
+		if m == nil || m[1] < before {
+			t.Fatalf("line %q in the saved data, after %q", line, before)
+		}
+		before = m[1]
+		lines = append(lines, m[2])
+	}
+	return lines
+}
+
+// sameLines compares lines on the page with those that were sent. The last ones
+// may have been under way when the page stopped.
+func sameLines(t *testing.T, what string, got, sent []string) {
+	t.Helper()
+	if len(got) < 2 || len(got) > len(sent) || len(got) < len(sent)-20 || !slices.Equal(got, sent[:len(got)]) {
+		t.Errorf("%s: the page has %q, the server sent %q", what, got, sent)
+	}
+}
+
+func TestPage(t *testing.T) {
+	tabs := openBrowser(t)
+	base := servePage(t, 2)
+
+	t.Run("size and policy", func(t *testing.T) {
+		request, _ := http.NewRequest("GET", base, nil)
+		request.Header.Set("Accept", "text/html")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		page, _ := io.ReadAll(response.Body)
+		if len(page) >= maxPageSize {
+			t.Errorf("the page has %d bytes, want fewer than %d", len(page), maxPageSize)
+		}
+		want := "default-src 'none'; script-src 'sha256-%s'; style-src 'sha256-%s'; connect-src 'self'; img-src data: blob:; " +
+			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+		var hashes []any
+		for _, element := range []string{"script", "style"} {
+			found := regexp.MustCompile(`(?s)<`+element+`>(.*?)</`+element+`>`).FindAllSubmatch(page, -1)
+			if len(found) != 1 {
+				t.Fatalf("%d elements %s", len(found), element)
+			}
+			sum := sha256.Sum256(found[0][1])
+			hashes = append(hashes, base64.StdEncoding.EncodeToString(sum[:]))
+		}
+		if got := response.Header.Get("Content-Security-Policy"); got != fmt.Sprintf(want, hashes...) {
+			t.Errorf("Content-Security-Policy: %s\nwant %s", got, fmt.Sprintf(want, hashes...))
+		}
+	})
+
+	t.Run("shown within a second of its load", func(t *testing.T) {
+		var times []time.Duration
+		for range 5 { // the machine may be busy with something else
+			r := newRelay(t, base)
+			p := openTab(t, tabs, r, "")
+			ms := evaluate[float64](p, `new Promise(done => {
+				const look = () => document.querySelector('#legend .now')?.textContent ? done(performance.now() - performance.getEntriesByType('navigation')[0].loadEventStart) : requestAnimationFrame(look);
+				look();
+			})`)
+			times = append(times, time.Duration(ms*float64(time.Millisecond)))
+			if slices.Min(times) < time.Second {
+				return
+			}
+		}
+		t.Errorf("shown after %v", times)
+	})
+
+	t.Run("start and stop", func(t *testing.T) {
+		r := newRelay(t, base)
+		p := openTab(t, tabs, r, "?interval=0.1")
+		host := "CPU utilization (%) " + r.addr
+		if got := p.text("h1"); got != host {
+			t.Errorf("title %q", got)
+		}
+		if got := evaluate[string](p, "document.title"); got != host {
+			t.Errorf("title of the tab %q", got)
+		}
+		until(t, "ten lines", func() bool { return len(r.sent(0)) >= 10 })
+		if got := p.text("#toggle"); got != "Monitoring on: press to stop" {
+			t.Errorf("button %q", got)
+		}
+		p.stop(r)
+		if got := p.text("#toggle"); got != "Monitoring off: press to start" {
+			t.Errorf("button %q when stopped", got)
+		}
+		if got := p.text("#status"); !strings.HasPrefix(got, "Stopped at ") {
+			t.Errorf("status %q", got)
+		}
+		lines := savedLines(t, p.saved("#saveData", ".txt"), "cpu")
+		sameLines(t, "saved data", lines, r.sent(0))
+		least, sum, most := 100.0, 0.0, 0.0
+		for _, line := range lines {
+			x, _ := strconv.ParseFloat(line, 64)
+			least, sum, most = min(least, x), sum+x, max(most, x)
+		}
+		entry := p.legend()[0]
+		if want := []string{"cpu", lines[len(lines)-1], fmt.Sprintf("%.1f", least), entry[3], fmt.Sprintf("%.1f", most)}; !slices.Equal(entry, want) {
+			t.Errorf("legend %q, want %q", entry, want)
+		}
+		if avg, _ := strconv.ParseFloat(entry[3], 64); avg < sum/float64(len(lines))-0.06 || avg > sum/float64(len(lines))+0.06 {
+			t.Errorf("average %s, want %.2f", entry[3], sum/float64(len(lines)))
+		}
+		for quiet := time.Now().Add(time.Second); time.Now().Before(quiet); time.Sleep(50 * time.Millisecond) {
+			if all, _ := r.counts(); all != 1 {
+				t.Fatal("a request while stopped")
+			}
+		}
+		p.do(chromedp.KeyEvent(" "))
+		until(t, "lines after the start", func() bool { return len(r.sent(1)) >= 3 && p.state() == "live" })
+		p.do(chromedp.KeyEvent(" "))
+		until(t, "the end of the second stream", func() bool { _, open := r.counts(); return open == 0 })
+		lines = savedLines(t, p.saved("#saveData", ".txt"), "cpu")
+		at := slices.Index(lines, "nan")
+		if at < 0 {
+			t.Fatalf("no gap in %q", lines)
+		}
+		sameLines(t, "saved data before the gap", lines[:at], r.sent(0))
+		sameLines(t, "saved data after the gap", lines[at+1:], r.sent(1))
+	})
+
+	t.Run("the server dies and comes back", func(t *testing.T) {
+		r := newRelay(t, base)
+		p := openTab(t, tabs, r, "?interval=0.1&window=60")
+		p.expected = []string{`^Failed to load resource: net::ERR_`}
+		until(t, "ten lines", func() bool { return len(r.sent(0)) >= 10 })
+		r.die()
+		died := time.Now()
+		until(t, "the message", func() bool { return strings.HasPrefix(p.text("#status"), "Connection lost at ") })
+		if got := p.newest(); got != "nan" {
+			until(t, "nan in the legend", func() bool { return p.newest() == "nan" })
+		}
+		var attempts []time.Time
+		until(t, "four attempts to reconnect", func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			attempts = nil
+			for _, request := range p.requests {
+				if request.at.After(died) {
+					attempts = append(attempts, request.at)
+				}
+			}
+			return len(attempts) >= 4
+		})
+		if first, last := attempts[1].Sub(attempts[0]), attempts[3].Sub(attempts[2]); last < first {
+			t.Errorf("pauses do not grow: %v, then %v", first, last)
+		}
+		r.rise(t)
+		gap := time.Since(died)
+		until(t, "life", func() bool {
+			return p.state() == "live" && strings.Contains(p.text("#status"), "Reconnected at ") && len(r.sent(1)) >= 5
+		})
+		p.stop(r)
+		lines := savedLines(t, p.saved("#saveData", ".txt"), "cpu")
+		at := slices.Index(lines, "nan")
+		if at < 0 || slices.Contains(lines[at+1:], "nan") {
+			t.Fatalf("want one gap in %q", lines)
+		}
+		sameLines(t, "after the gap", lines[at+1:], r.sent(1))
+		// In the picture, the longest run of pixel columns without a line
+		// between the first and the last line is the gap.
+		share := evaluate[float64](p, `(() => {
+			const canvas = document.querySelector('#chart'), { width, height } = canvas;
+			const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);
+			const line = getComputedStyle(document.documentElement).getPropertyValue('--line0').match(/\w\w/g).map(x => parseInt(x, 16));
+			const columns = Array.from({ length: width }, (_, x) => {
+				for (let y = 0; y < height; y++) {
+					const i = 4 * (y * width + x);
+					if (data[i + 3] > 200 && line.every((v, c) => Math.abs(v - data[i + c]) < 30)) return true;
+				}
+				return false;
+			});
+			let longest = 0;
+			for (let x = columns.indexOf(true), run = 0; x <= columns.lastIndexOf(true); x++) {
+				run = columns[x] ? 0 : run + 1;
+				longest = Math.max(longest, run);
+			}
+			return longest / width;
+		})()`)
+		if want := gap.Seconds() / 60; share < 0.6*want {
+			t.Errorf("the gap takes %.2f of the width, want about %.2f", share, want)
+		}
+	})
+
+	columns := map[string]string{
+		"cpu": "cpu", "cores": "cpu0 cpu1", "modes": "user nice system iowait irq softirq steal idle",
+		"load": "load1 load5 load15", "busy": "busy", "pressure": "pressure", "cgroup": "cgroup throttled",
+	}
+	for _, word := range slices.Sorted(maps.Keys(columns)) {
+		t.Run(word, func(t *testing.T) {
+			r := newRelay(t, base)
+			p := openTab(t, tabs, r, "?interval=0.1&read="+word)
+			until(t, "three lines", func() bool { return len(r.sent(0)) >= 3 || len(r.sent(0)) > 0 && r.refused(0) })
+			if why, ok := strings.CutPrefix(r.sent(0)[0], "error: "); ok {
+				p.expected = []string{`status of 503`}
+				until(t, "the sentence of the server", func() bool { return strings.Contains(p.text("#status"), why) })
+				t.Skipf("this system does not have it: %s", why)
+			}
+			until(t, "the newest value", func() bool { return slices.Contains(r.sent(0)[2:], p.newest()) })
+			p.stop(r)
+			lines := savedLines(t, p.saved("#saveData", ".txt"), columns[word])
+			sameLines(t, word, lines, r.sent(0))
+			if got := p.newest(); got != lines[len(lines)-1] {
+				t.Errorf("legend %q, want %q", got, lines[len(lines)-1])
+			}
+			title := "CPU utilization (%)"
+			if word == "load" {
+				title = "Load average"
+			}
+			if got := p.text("#title"); got != title {
+				t.Errorf("title %q", got)
+			}
+			picture, err := png.Decode(bytes.NewReader(p.saved("#savePicture", ".png")))
+			if err != nil || picture.Bounds().Dx() < 1280 || picture.Bounds().Dy() < 640 {
+				t.Errorf("saved picture: %v %v", picture.Bounds(), err)
+			}
+		})
+	}
+
+	t.Run("64 CPUs", func(t *testing.T) {
+		r := newRelay(t, servePage(t, 64))
+		p := openTab(t, tabs, r, "?read=cores&interval=0.1")
+		until(t, "five lines", func() bool { return len(r.sent(0)) >= 5 })
+		p.stop(r)
+		var names []string
+		for n := range 64 {
+			names = append(names, fmt.Sprintf("cpu%d", n))
+		}
+		lines := savedLines(t, p.saved("#saveData", ".txt"), strings.Join(names, " "))
+		sameLines(t, "64 CPUs", lines, r.sent(0))
+		if got := p.newest(); got != lines[len(lines)-1] {
+			t.Errorf("legend %q, want %q", got, lines[len(lines)-1])
+		}
+		p.click("[data-column=cpu12]")
+		until(t, "cpu12 in focus", func() bool {
+			return evaluate[bool](p, "document.querySelector('[data-column=cpu12]').ariaPressed === 'true'")
+		})
+		// The pointer at the right end shows the newest values.
+		p.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+			at := evaluate[[]float64](p, "(({ right, top, height }) => [right - 28, top + height / 2])(document.querySelector('#chart').getBoundingClientRect())")
+			return chromedp.Do(ctx, chromedp.MouseEvent("mouseMoved", at[0], at[1]))
+		}))
+		want := "cpu12" + strings.Fields(lines[len(lines)-1])[12] + "highest"
+		until(t, "the readout "+want, func() bool { return strings.Contains(p.text("#readout"), want) })
+	})
+
+	t.Run("keys and settings", func(t *testing.T) {
+		r := newRelay(t, base)
+		p := openTab(t, tabs, r, "?interval=500ms&window=1m")
+		if got := evaluate[string](p, "document.querySelector('#interval').value + ' ' + document.querySelector('#window').value"); got != "0.5 60" {
+			t.Errorf("interval and window %q", got)
+		}
+		until(t, "two lines", func() bool { return len(r.sent(0)) >= 2 && p.state() == "live" })
+		p.do(chromedp.KeyEvent("+"))
+		if got := evaluate[string](p, "location.search"); got != "?read=cpu&interval=0.5&window=30" {
+			t.Errorf("address %q after +", got)
+		}
+		p.do(chromedp.KeyEvent("-"), chromedp.KeyEvent("-"))
+		if got := evaluate[string](p, "location.search"); got != "?read=cpu&interval=0.5&window=120" {
+			t.Errorf("address %q after - -", got)
+		}
+		p.stop(r)
+		p.do(chromedp.Focus(chromedp.CSS("#chart")), chromedp.KeyEvent(kb.End))
+		want := " cpu " + p.newest()
+		until(t, "the newest value, read with a key", func() bool {
+			return strings.HasSuffix(evaluate[string](p, "document.querySelector('#chart').ariaValueText"), want)
+		})
+		p.do(chromedp.KeyEvent(kb.Escape))
+		until(t, "no readout", func() bool { return evaluate[bool](p, "document.querySelector('#readout').hidden") })
+		// Another reading, while stopped, sends nothing; started, its stream.
+		p.do(chromedp.SetValue(chromedp.CSS("#read"), "load"))
+		evaluate[bool](p, "document.querySelector('#read').dispatchEvent(new Event('change'))")
+		if all, _ := r.counts(); all != 1 {
+			t.Error("a request while stopped")
+		}
+		p.click("#toggle")
+		until(t, "load averages", func() bool { return len(r.sent(1)) >= 1 && p.newest() == r.sent(1)[len(r.sent(1))-1] })
+	})
+
+	t.Run("light, dark and a phone", func(t *testing.T) {
+		r := newRelay(t, base)
+		p := openTab(t, tabs, r, "")
+		until(t, "a line", func() bool { return p.state() == "live" })
+		grounds := map[string]bool{}
+		for _, scheme := range []string{"light", "dark"} {
+			p.do(chromedp.EmulateViewport(390, 844), chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+				_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+					Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+				})
+				return err
+			}))
+			grounds[evaluate[string](p, "getComputedStyle(document.body).backgroundColor")] = true
+			if wide := evaluate[int](p, "document.documentElement.scrollWidth"); wide > 390 {
+				t.Errorf("%s: %d pixels wide on a phone of 390", scheme, wide)
+			}
+		}
+		if len(grounds) != 2 {
+			t.Errorf("grounds %v", grounds)
+		}
+	})
+
+	t.Run("texts are never markup", func(t *testing.T) {
+		const evil = `<img src=x onerror=document.title=1><b id=evil>`
+		r := newRelay(t, base)
+		p := openTab(t, tabs, r, "?read="+url.QueryEscape(evil)+"&interval="+url.QueryEscape(evil)+"&window=-1")
+		until(t, "the complaint", func() bool {
+			status := p.text("#status")
+			return strings.Contains(status, `Unknown reading "`+evil+`" (choose from cpu, cores,`) && strings.Contains(status, `Invalid interval "`+evil+`"`) &&
+				strings.Contains(status, `Invalid window "-1"`)
+		})
+		r.mu.Lock()
+		r.instead = "error: " + evil + "\n"
+		r.mu.Unlock()
+		p.click("#toggle")
+		p.click("#toggle")
+		until(t, "the sentence of the server", func() bool { return p.text("#status") == "Server: "+evil })
+		if evaluate[int](p, "document.querySelectorAll('img, #evil').length") != 0 {
+			t.Error("text became markup")
+		}
+	})
+
+	t.Run("numbers that are not known", func(t *testing.T) {
+		r := newRelay(t, base)
+		r.instead = "50.0 nan 100.0\n40.0 nan nan\n"
+		p := openTab(t, tabs, r, "?read=cores")
+		want := [][]string{{"cpu0", "40.0", "40.0", "45.0", "50.0"}, {"cpu1", "nan", "nan", "nan", "nan"}, {"cpu2", "nan", "100.0", "100.0", "100.0"}}
+		until(t, fmt.Sprintf("the legend %q", want), func() bool {
+			return slices.EqualFunc(p.legend(), want, slices.Equal[[]string])
+		})
+		if got := savedLines(t, p.saved("#saveData", ".txt"), "cpu0 cpu1 cpu2"); !slices.Equal(got, []string{"50.0 nan 100.0", "40.0 nan nan"}) {
+			t.Errorf("saved data %q", got)
+		}
+	})
+
+	t.Run("an injected script does not run", func(t *testing.T) {
+		r := newRelay(t, base)
+		p := openTab(t, tabs, r, "")
+		p.expected = []string{`Content Security Policy`}
+		evaluate[bool](p, `(() => {
+			const script = document.createElement('script');
+			script.textContent = 'window.injected = true';
+			document.body.append(script);
+			document.body.insertAdjacentHTML('beforeend', '<img src="data:," onerror="window.injected = true">');
+			return true;
+		})()`)
+		until(t, "two violations", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return len(p.console) >= 2 })
+		if evaluate[bool](p, "window.injected === true") {
+			t.Error("an injected script ran")
+		}
+	})
+}
