@@ -1,62 +1,67 @@
 /*
-Cpunc is netcat for CPU readings.
+Cpunc is netcat for CPU readings. It serves the CPU usage of a machine over the
+network and prints the readings of other machines, one line per reply.
 
-	cpunc [flags] [host [port]]         dial: ask every second, print one line an answer
-	cpunc [flags] host[:port] ...       dial several: one line a tick, columns side by side
-	cpunc -l [flags] [[host] port | -]  listen: answer everyone who connects
+	cpunc [options] [host [port]]         poll a host, one line per reply
+	cpunc [options] host[:port] ...       poll several, columns side by side
+	cpunc -l [options] [[host] port | -]  serve readings; with -, on stdin/stdout
 
-A listener answers each word that it is sent with one line of numbers:
+A client sends words, and the server replies to each with one line of numbers:
 
-	cpu     busy percent of the whole machine
-	cores   busy percent of each logical CPU, in number order
-	modes   user nice system iowait irq softirq steal idle, percent
-	load    load average over 1, 5 and 15 minutes
-	busy    percent of the wall-clock time in which the CPUs were not idle
-	pressure
-	        percent of the time in which some task waited for a CPU (Linux)
-	cgroup  CPU use of the listener's control group in percent of its limit, and
-	        percent of the periods in which it was throttled (Linux)
+	cpu       utilization of the whole machine in percent
+	cores     the same for each logical CPU, in order of CPU number
+	modes     percentages of user nice system iowait irq softirq steal idle
+	load      load averages over 1, 5 and 15 minutes
+	busy      percentage of wall-clock time in which the CPUs were not idle
+	pressure  percentage of time in which a task was waiting for a CPU (Linux)
+	cgroup    CPU use of the server's control group in percent of its limit, and
+	          percentage of periods in which it was throttled (Linux)
 
-An answer covers the time since the same connection was last answered that
-word, and the first one at least the last second; how many others ask changes
-nothing. Between words white space is optional. The word bye, or the end of
-input, closes the connection; what is not a word gets a line that begins with
-"error:". A connection that begins like HTTP is HTTP: GET /cpu, and /metrics for
+A reply covers the time since the previous reply to the same word on the same
+connection, so clients do not affect each other. The first reply of a listener
+covers between one and three seconds. White space between words is optional.
+The word bye, or the end of input, closes the connection. Any other input gets a
+line that starts with "error:".
+
+A connection that starts with an HTTP method is served as HTTP: GET /cpu returns
+one line, GET /cpu?interval=1 streams a line every second, GET / returns a page
+with a live chart to a browser, and GET /metrics returns the counters for
 Prometheus.
 
-Dialing, cpunc asks for the words of -r every -i seconds and prints each answer
-as a line, at once; nothing but readings goes to standard output. Without a
-host it reads this machine, through the same session over a pipe in memory;
--e dials a command, -U a Unix socket, and -g draws a chart. The
-port is 5000 where none is given. Listening is on localhost alone where no host
-is given.
+When dialing, cpunc requests the words of -r every -i seconds and prints each
+reply as one line at once. Only readings are written to standard output. Without
+a host, cpunc reads this machine, with the same protocol over a pipe in memory.
+With -e it talks to a command, with -U to a Unix socket, and with -g it draws a
+chart on the terminal. The default port is 5000. Without a host, -l listens on
+the loopback interface only.
 
-SIGINT, SIGTERM and SIGHUP end cpunc in good order, with status 0. The status is
-1 when the network, the server or the counters fail, and 2 when the command line
-makes no sense. The manual page, cpunc.1, has every flag.
+The exit status is 0 for success, also after SIGINT, SIGTERM or SIGHUP; 1 if the
+network, the server or the counters failed; and 2 for a usage error. A second
+signal ends cpunc at once, with status 128 plus the number of the signal. The
+manual page, cpunc.1, describes all options.
 
-The files, each of which uses only those below it:
+Each of these files uses only the ones below it:
 
-	main.go     one mode made of its parts; signals; the exit
-	flags.go    what the command line says
-	completion.go  what shells complete
-	graph.go    a chart on a terminal: keys, mouse, resizing
-	chart.go    a chart as a grid of cells: lines in, picture out
-	listen.go   sockets, accepting, limits, the log of clients
-	http.go     the same conversation in HTTP
-	poll.go     many hosts, asked at each tick
-	dial.go     reaching one host, and asking it
-	line.go     what one tick brought: printing it, min/avg/max
-	address.go  what operands name
-	session.go  one conversation: bytes, words, replies
-	stdio.go    standard streams and commands as connections
-	reading.go  readings made of two samples
-	sample.go   words; samples, taken for all sessions together
-	cgroup.go   the control group of this process
-	counters.go what the kernel says: CPU counters, load averages, pressure
-	clock.go    when ticks are due, and when they rest
-	say.go      what is told to a person
-	system_*.go  what differs from system to system
+	main.go        dialing and listening as a whole; signals; the exit status
+	completion.go  completion scripts for shells
+	flags.go       the command line
+	graph.go       the chart on a terminal: keys, mouse, resizing
+	chart.go       the chart as a grid of cells
+	listen.go      sockets, accepting connections, limits, the log of clients
+	http.go        the same readings over HTTP; page.html is the page for browsers
+	poll.go        polling several hosts at each tick, reconnecting
+	dial.go        connecting to one host, requests and replies
+	line.go        the result of a tick: printing it, min/avg/max
+	address.go     operands: hosts, ports, sockets, commands
+	session.go     the server's side of a connection: words and replies
+	stdio.go       standard streams and commands as connections
+	reading.go     readings, computed from two samples
+	sample.go      words; samples, shared by all sessions
+	cgroup.go      the control group of this process
+	counters.go    CPU counters, load averages and pressure from the kernel
+	clock.go       when ticks are due; pauses
+	say.go         messages on standard error
+	system_*.go    differences between operating systems
 */
 package main
 
@@ -123,11 +128,13 @@ func run(args []string) error {
 	return dial(ctx, opt, interrupts)
 }
 
-// catchSignals gives a context that ends with the first signal that asks for an
-// end. The second ends the process at once, whatever it waits for. With ask,
-// interrupts are no such signals while ctx goes on; they are passed on instead.
+// catchSignals returns a context that the first SIGINT, SIGTERM or SIGHUP
+// cancels. A second signal ends the process at once, even if it is blocked.
+// With ask, SIGINT does not cancel the context, but is sent to interrupts until
+// the context is done.
 func catchSignals(ask bool, interrupts chan<- os.Signal) (ctx context.Context, stop func()) {
-	// What it was started to ignore stays ignored, as nohup and a shell's & want it.
+	// A signal that was ignored at startup stays ignored, as nohup and
+	// background jobs of a shell require.
 	endings := slices.DeleteFunc([]os.Signal{os.Interrupt, syscall.SIGHUP}, signal.Ignored)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, append(endings, syscall.SIGTERM)...)
@@ -142,7 +149,7 @@ func catchSignals(ask bool, interrupts chan<- os.Signal) (ctx context.Context, s
 			case ask && s == os.Interrupt:
 				select {
 				case interrupts <- s:
-				default: // one is enough
+				default: // one is pending already
 				}
 			default:
 				cancel()
@@ -152,7 +159,7 @@ func catchSignals(ask bool, interrupts chan<- os.Signal) (ctx context.Context, s
 	return ctx, cancel
 }
 
-// dial polls hosts and prints a line a tick, until ctx is done.
+// dial polls the hosts and prints a line per tick, until ctx is done.
 func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -193,7 +200,7 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 		switch {
 		case isOnChart():
 			out.Writer = io.Discard
-		case pipe != nil: // where no SIGPIPE leaves the terminal as it is
+		case pipe != nil: // an error here is not a SIGPIPE, which would leave the terminal in raw mode
 			out.Writer = pipe
 		}
 	}
@@ -207,7 +214,8 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 	return err
 }
 
-// summarize says what became of the polls, as ping does.
+// summarize logs how many polls of each host were answered, as ping does, and
+// the statistics of the columns.
 func summarize(hosts []*host, sum *summary) {
 	for _, h := range hosts {
 		say("%s: %d sent, %d received, %d lost", h, h.polled, h.answered, h.polled-h.answered)
@@ -215,10 +223,10 @@ func summarize(hosts []*host, sum *summary) {
 	sum.print()
 }
 
-// newPoller gives what polls as the flags say.
+// newPoller returns a poller that is set up as the options say.
 func newPoller(opt *options, rests pauses) *poller {
 	d := dialer{wait: opt.wait.Duration, first: opt.interval.Duration, verbose: opt.verbose > 0, stderr: os.Stderr}
-	if opt.graph { // over which no command may write
+	if opt.graph { // a command's messages must not overwrite the chart
 		d.stderr = stderr
 	}
 	p := &poller{
@@ -246,7 +254,7 @@ func newPoller(opt *options, rests pauses) *poller {
 	return p
 }
 
-// hint says what was probably meant by a host that could not be dialed.
+// hint returns what the user probably meant by a host that could not be dialed.
 func hint(host string) string {
 	switch {
 	case host == "help":
@@ -259,7 +267,8 @@ func hint(host string) string {
 	return ""
 }
 
-// timeFormat is that of the time before the columns, if there is to be one.
+// timeFormat returns the format of the time before the columns, or "" without
+// -t.
 func timeFormat(opt *options) string {
 	switch {
 	case !opt.time:
@@ -290,10 +299,11 @@ func listen(ctx context.Context, opt *options) error {
 		say("listening on %s%s", quoteOdd(ln.Addr().String()), addr.reachable(ln.Addr()))
 	}
 	if err := srv.sampler.record(ctx); err != nil && addr.network != stdio {
-		say("%v", err) // the words that need no counters are served all the same
+		say("%v", err) // not fatal: load and HTTP work without the CPU counters
 	}
-	// The heap is mostly connections, which stay. What comes and goes is little,
-	// so collecting it often costs less than room for it beside them.
+	// Most of the heap is connections, which live long. There is so little
+	// garbage that collecting it often costs less than the memory it would take
+	// up.
 	debug.SetGCPercent(20)
 
 	srv.web = newWeb(srv.sampler, append(opt.names, addr.host), srv.idle, srv.serving.Load)
@@ -310,8 +320,8 @@ func listen(ctx context.Context, opt *options) error {
 	return srv.serve(ctx, ln)
 }
 
-// askAtInterrupts has the polling rest at every interrupt until the user says
-// whether to go on, until ctx is done.
+// askAtInterrupts pauses polling at every interrupt and asks whether to
+// continue. If the answer is no, it calls end. It returns when ctx is done.
 func askAtInterrupts(ctx context.Context, interrupts <-chan os.Signal, rests pauses, end func()) {
 	for {
 		select {
@@ -327,8 +337,8 @@ func askAtInterrupts(ctx context.Context, interrupts <-chan os.Signal, rests pau
 	}
 }
 
-// askToContinue asks on the terminal whether to go on. Another interrupt, the
-// end of ctx or no terminal means no.
+// askToContinue asks on the terminal whether to continue. Another interrupt,
+// the end of ctx or a missing terminal means no.
 func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
@@ -337,7 +347,7 @@ func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
 	defer tty.Close()
 	replies := lineReader{bufio.NewScanner(tty), "terminal"}
 	for {
-		go fmt.Fprint(tty, "\ncontinue (y/n)? ") // the terminal may be stopped
+		go fmt.Fprint(tty, "\ncontinue (y/n)? ") // in the background, because the terminal may be stopped
 		select {
 		case reply := <-replies.next():
 			switch strings.ToLower(strings.TrimSpace(reply.text)) {
@@ -357,7 +367,8 @@ func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
 	}
 }
 
-// newChart gives the empty chart of what the flags ask for.
+// newChart returns an empty chart with the title and the axes that the options
+// require.
 func newChart(opt *options, hosts []*host) chart {
 	quantity := "CPU utilization (%)"
 	c := chart{least: 100, window: opt.window.Duration, location: time.Local, pace: brief(opt.interval.Duration)}
