@@ -12,14 +12,14 @@ import (
 	"strings"
 )
 
-// An address is what to dial or to listen on. In the networks that are not
-// TCP, host is a path or a command. The label, if there is one, is what it is
-// called.
+// An address is where to dial or to listen. For a Unix socket or a command,
+// host is its path or command line. The label, if any, replaces the address in
+// headers and messages.
 type address struct{ network, host, port, label string }
 
 const (
-	memory  = "memory"  // this machine, with no network between
-	stdio   = "stdio"   // our standard input and output
+	memory  = "memory"  // this machine, over a pipe in memory
+	stdio   = "stdio"   // standard input and output
 	socket  = "unix"    // a Unix socket
 	command = "command" // a command's standard input and output
 )
@@ -34,7 +34,8 @@ func (a address) String() string {
 	return a.target()
 }
 
-// target is what package net wants to know of a.
+// target returns the address in the form that package net expects. For this
+// machine and standard input, it is a name for messages.
 func (a address) target() string {
 	switch a.network {
 	case memory:
@@ -47,13 +48,15 @@ func (a address) target() string {
 	return net.JoinHostPort(a.host, a.port)
 }
 
-// column is a's name in a header, where white space separates the columns.
+// column returns the name of a in a header, where white space separates the
+// columns.
 func (a address) column() string {
 	return strings.Join(strings.Fields(a.String()), "_")
 }
 
-// reachable names this host and its addresses, when what a is bound to means all
-// of them, or all of a family.
+// reachable returns the name and the addresses of this host for a message, if
+// the listener is bound to all of them or to all of one family. at is the
+// address that it is bound to.
 func (a address) reachable(at net.Addr) string {
 	bound, ok := at.(*net.TCPAddr)
 	if !ok || !bound.IP.IsUnspecified() {
@@ -63,7 +66,7 @@ func (a address) reachable(at net.Addr) string {
 	if name, err := os.Hostname(); err == nil {
 		names = append(names, "host "+name)
 	}
-	both := a.network == "tcp" && runtime.GOOS != "openbsd" // the IPv6 socket is IPv4's, too
+	both := a.network == "tcp" && runtime.GOOS != "openbsd" // the IPv6 socket also accepts IPv4
 	all, _ := net.InterfaceAddrs()
 	for _, one := range all {
 		ip, ok := one.(*net.IPNet)
@@ -80,12 +83,13 @@ func (a address) reachable(at net.Addr) string {
 	return " (" + strings.Join(names, ", ") + ")"
 }
 
-// defaultPort is the port of addresses that have none.
+// defaultPort is the port if none is given.
 var defaultPort = "5000"
 
-// dialAddresses reads the operands of dial mode: host [port], or several hosts.
-// A second one that is a number is a port; where there are just two, so is the
-// name of a service. The port of -p is that of every host that names none.
+// dialAddresses parses the operands of dial mode: host [port], or several
+// hosts. A second operand that is a number is a port; the name of a service is
+// a port only if it is the second of two. The port of -p applies to every host
+// without a port.
 func dialAddresses(network string, operands []string, port string) (addrs []address, err error) {
 	first, rest := operands[0], operands[1:]
 	own := ""
@@ -115,11 +119,11 @@ func dialAddresses(network string, operands []string, port string) (addrs []addr
 	return addrs, nil
 }
 
-// listenAddress reads the operands of listen mode, [[host] port], and the port
-// of -p.
+// listenAddress parses the operands of listen mode, [[host] port], together
+// with the port of -p.
 func listenAddress(network string, operands []string, port string) ([]address, error) {
 	host := "localhost"
-	if network == "tcp6" { // which localhost need not be
+	if network == "tcp6" { // localhost may have no IPv6 address
 		host = "::1"
 	}
 	if n := len(operands); n > 0 && n <= 2 && port != "" && (n == 2 || isNumber(operands[0])) {
@@ -144,9 +148,10 @@ func listenAddress(network string, operands []string, port string) ([]address, e
 	return []address{addr}, err
 }
 
-// parseAddress reads a host, host:port or [host]:port. The port may also be given
-// apart, and is 5000 when it is not given at all; lowest is the least that it may
-// be. One that is given apart is an error beside one in s when it is for s alone.
+// parseAddress parses host, host:port or [host]:port. If s contains no port,
+// the port is the argument, or else defaultPort. If both are given, the one in
+// s applies, unless the argument is for this address alone, which is an error.
+// The port must be at least lowest.
 func parseAddress(network, s, port string, lowest int, alone bool) (address, error) {
 	host := s
 	_, notIP := netip.ParseAddr(s)
@@ -171,7 +176,7 @@ func parseAddress(network, s, port string, lowest int, alone bool) (address, err
 		port = defaultPort
 	}
 	n, err := net.LookupPort("tcp", port)
-	if err != nil || n < lowest || port == "-" { // which the library takes for 0
+	if err != nil || n < lowest || port == "-" { // LookupPort accepts "-" as 0
 		return address{}, fmt.Errorf("invalid port %q", port)
 	}
 	return address{network: network, host: host, port: strconv.Itoa(n)}, nil
@@ -184,7 +189,8 @@ func isService(s string) bool {
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
-// prefixes is a flag's value: addresses or CIDR prefixes, one at a time.
+// prefixes is the value of an option: IP addresses or CIDR prefixes, separated
+// by commas.
 type prefixes []netip.Prefix
 
 func (p *prefixes) String() string {
@@ -202,7 +208,7 @@ func (p *prefixes) Set(text string) error {
 		if addr, aerr := netip.ParseAddr(one); aerr == nil && addr.Zone() == "" {
 			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 		}
-		if err != nil { // also for a prefix with a zone, which would match nobody
+		if err != nil { // also if there is a zone, which would match no client
 			return errors.New("not an IP address or CIDR prefix")
 		}
 		if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= 96 {
@@ -217,8 +223,8 @@ func (p *prefixes) Set(text string) error {
 	return nil
 }
 
-// admit says whether a client at addr may connect. Where nothing is allowed in
-// particular, everyone may.
+// admit reports whether a client at addr may connect. An empty list admits
+// every client.
 func (p prefixes) admit(addr net.Addr) bool {
 	if len(p) == 0 {
 		return true

@@ -7,11 +7,11 @@ import (
 
 const completionShells = "bash zsh fish"
 
-// completeArg returns what completes an argument: the command for bash, the action
-// for zsh, the options of fish's complete.
+// completeArg returns what completes an argument of an option: a command for
+// bash, an action for zsh, and options of the command complete for fish.
 func completeArg(arg, readings string) (bash, zsh, fish string) {
 	switch arg {
-	case "WORDS": // separated by commas: only the last one is completed
+	case "WORDS": // separated by commas: only the last word is completed
 		bash = `COMPREPLY=($(compgen -P "${cur%"${cur##*,}"}" -W "` + readings + `" -- "${cur##*,}"))`
 		return bash, "_values -s , reading " + readings, " -x -a '(__fish_append , " + readings + ")'"
 	case "PATH": // in bash by readline, which quotes spaces; bash 3.2 has no compopt
@@ -22,11 +22,11 @@ func completeArg(arg, readings string) (bash, zsh, fish string) {
 		bash = `COMPREPLY=($(compgen -W "` + completionShells + `" -- "$cur"))`
 		return bash, "(" + completionShells + ")", " -x -a '" + completionShells + "'"
 	}
-	return ":", " ", " -x" // nothing is offered
+	return ":", " ", " -x" // no completion
 }
 
-// completion returns the completion script for shell. Where no argument of a flag
-// is expected, the scripts complete host names.
+// completion returns the completion script for a shell. Where no argument of an
+// option is expected, the script completes host names.
 func completion(shell string, flags []option, readings []string) (string, error) {
 	script := map[string]func([]option, string) string{
 		"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}[shell]
@@ -43,7 +43,7 @@ func bashCompletion(flags []option, readings string) string {
 		names = append(names, f.names...)
 		pattern := strings.Join(f.names, " | ")
 		if short := f.names[0]; len(short) == len("-i") {
-			pattern += " | -[!-]*" + short[1:] // the last of joined flags
+			pattern += " | -[!-]*" + short[1:] // the last of joined options
 		}
 		if f.arg != "" {
 			code, _, _ := completeArg(f.arg, readings)

@@ -12,8 +12,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// help is what -h prints, and the table of all options: their names, arguments
-// and modes are read from it.
+// help is the output of -h. It is also the table of the options: optionTable
+// reads their names, arguments and modes from it.
 const help = `Usage:
   cpunc [options] [host [port]]         poll a host, one line per reply
   cpunc [options] host[:port] ...       poll several, columns side by side
@@ -57,12 +57,13 @@ General:
 
 // An option is a row of the help.
 type option struct {
-	names      []string // as one types them: -i, --interval
-	arg, usage string   // arg is empty for an option without an argument
-	mode       string   // the title above the row
+	names      []string // as typed: -i, --interval
+	arg, usage string   // arg is empty if the option takes none
+	mode       string   // the heading above the row
 }
 
-// name is the option's name in the code: without dashes, the long one if there are two.
+// name returns the name of the option in the code, without dashes: the long
+// name if there is one.
 func (o option) name() string { return strings.TrimLeft(o.names[len(o.names)-1], "-") }
 
 const (
@@ -70,7 +71,7 @@ const (
 	listening = "Listening"
 )
 
-// optionTable reads the table in the help.
+// optionTable returns the options that help lists.
 func optionTable() (table []option) {
 	row := regexp.MustCompile(`^ +(-\S(?:, --\S+)?|--\S+)(?: ([A-Z]+))?  +(.*)$`)
 	mode := ""
@@ -90,7 +91,8 @@ func optionTable() (table []option) {
 // A usageError is an error in the command line.
 type usageError struct{ error }
 
-// usagef gives a usageError that says where to look, unless it says what to type.
+// usagef returns a usageError that refers to -h, unless it ends with a hint of
+// its own.
 func usagef(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	if !strings.HasSuffix(err.Error(), ")") {
@@ -99,7 +101,7 @@ func usagef(format string, args ...any) error {
 	return usageError{err}
 }
 
-// options are what the command line says.
+// options are the settings from the command line.
 type options struct {
 	listen, once, keep, ask bool
 	graph                   bool
@@ -113,20 +115,21 @@ type options struct {
 	commands, labels, names list
 	interval                interval
 	wait                    seconds
-	idle                    time.Duration // how long a client may send nothing, when listening; 0: forever
+	idle                    time.Duration // limit for idle clients when listening; 0: none
 	count, maxConns         positive
 	allow                   prefixes
 	read                    wordList
 
-	given     map[string]string // the options by name, and the form in which each was given
+	given     map[string]string // the options given, by name, in the form that was typed
 	operands  []string
-	addresses []address // to dial, or the one to listen on
+	addresses []address // to dial, or the only one to listen on
 }
 
-// defaultInterval is the time between polls where the command line has none.
+// defaultInterval is the time between polls if -i is not given.
 var defaultInterval = time.Second
 
-// parse reads the command line, without the program's name, and checks it.
+// parse returns the options of the command line, whose arguments are args,
+// after checking them.
 func parse(args []string) (*options, error) {
 	opt := &options{
 		interval: interval{seconds{defaultInterval}},
@@ -146,21 +149,22 @@ func parse(args []string) (*options, error) {
 	if opt.help || opt.version || opt.completion != "" {
 		return opt, nil
 	}
-	opt.verbose = max(0, opt.verbose) // the library counts up from -1
+	opt.verbose = max(0, opt.verbose) // the library starts counting at -1
 	if err := opt.check(); err != nil {
 		return nil, err
 	}
 	return opt, opt.resolve()
 }
 
-// newApp gives the parser. It knows the options by their names in the code alone.
+// newApp returns the parser of the library. It knows every option by a single
+// name, which permute passes to it.
 func newApp(opt *options) *cli.App {
-	cli.HelpFlag = nil // the library's help takes operands for topics
+	cli.HelpFlag = nil // the library would take operands for help topics
 	return &cli.App{
 		Name:                      "cpunc",
-		DisableSliceFlagSeparator: true, // a command may have commas
+		DisableSliceFlagSeparator: true, // a command may contain commas
 		HideHelp:                  true,
-		HideVersion:               true, // the library's takes -v
+		HideVersion:               true, // the library would take -v for --version
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
 			m := regexp.MustCompile(`(?s)^invalid value (.*) for flag -(\S+?): (.*)$`).FindStringSubmatch(err.Error())
 			if m == nil {
@@ -168,7 +172,7 @@ func newApp(opt *options) *cli.App {
 			}
 			return usagef("invalid value %s for %s: %s", m[1], opt.given[m[2]], m[3])
 		},
-		ExitErrHandler: func(*cli.Context, error) {}, // main alone exits
+		ExitErrHandler: func(*cli.Context, error) {}, // only main exits
 		Flags: []cli.Flag{
 			&cli.GenericFlag{Name: "interval", Value: &opt.interval},
 			&cli.GenericFlag{Name: "count", Value: &opt.count},
@@ -196,16 +200,17 @@ func newApp(opt *options) *cli.App {
 			&cli.BoolFlag{Name: "version", Destination: &opt.version},
 			&cli.StringFlag{Name: "completion", Destination: &opt.completion},
 		},
-		// No option has an action of its own, and to look for one takes the library
-		// a sixth of the time that cpunc needs to start.
+		// No option has an action. Without the flags, the library does not look
+		// for one, which would take a sixth of the startup time.
 		Before: func(c *cli.Context) error { c.Command.Flags = nil; return nil },
 		Action: func(c *cli.Context) error { opt.operands = c.Args().Slice(); return nil },
 	}
 }
 
-// permute rewrites args as getopt reads them, for a parser that does not: options
-// may follow operands, short ones be joined (-lv), and the argument of a short
-// one follow at once (-i2). It notes the options that are given.
+// permute rewrites args for a parser that requires the form --name=value before
+// all operands. As with getopt, options may follow operands, short options may
+// be joined (-lv), and the argument of a short option may follow directly
+// (-i2). It records in opt.given which options are given.
 func (opt *options) permute(args []string) ([]string, error) {
 	known := map[string]option{}
 	for _, o := range optionTable() {
@@ -218,7 +223,7 @@ func (opt *options) permute(args []string) ([]string, error) {
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
-		var rest []string // the option in the form --name=value, or what is joined
+		var rest []string // the option, or the joined short ones, as name or name=value
 		switch {
 		case arg == "--":
 			operands = append(operands, args...)
@@ -257,8 +262,9 @@ func (opt *options) permute(args []string) ([]string, error) {
 	return slices.Concat(front, []string{"--"}, operands), nil
 }
 
-// split splits joined short options: -lvi2 into -l, -v and -i=2. What cannot
-// be an option of its own is the value of the one before.
+// split splits joined short options: -lvi2 becomes -l, -v and -i=2. What
+// follows an option without an argument and cannot be an option, as in -l5000,
+// becomes its value, so that noValue can explain the error.
 func split(arg string, known map[string]option) (forms []string) {
 	for i, letter := range arg[1:] {
 		name, rest := "-"+string(letter), arg[1+i+len(string(letter)):]
@@ -284,8 +290,8 @@ func unknownOption(name string) error {
 	return usagef("unknown option %s", quoteOdd(name))
 }
 
-// near says whether b is a with one letter too many or too few, or with two
-// neighbors swapped, or two letters wrong.
+// near reports whether a is probably a misspelling of b: one letter missing or
+// added, two neighbors swapped, or a letter or two wrong.
 func near(a, b string) bool {
 	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
 		a, b = a[1:], b[1:]
@@ -303,7 +309,7 @@ func noValue(name, value string) error {
 	return usagef("%s takes no value", name)
 }
 
-// check checks the options against each other and the mode.
+// check validates the options against each other and against the mode.
 func (opt *options) check() error {
 	for _, o := range optionTable() {
 		switch name := o.name(); {
@@ -327,7 +333,7 @@ func (opt *options) check() error {
 		{opt.ask && opt.graph, "--ask cannot be used with --graph"},
 		{opt.ask && commands && !opt.keep, "--ask with --exec requires --keep"},
 		{given("unix") && opt.socket == "", "--unix: empty path"},
-		{given("port") && opt.port == "", "--port: empty argument"}, // "$PORT", with none
+		{given("port") && opt.port == "", "--port: empty argument"}, // "$PORT" when PORT is not set
 		{slices.Contains(opt.operands, ""), "empty argument"},
 		{slices.ContainsFunc(opt.commands, func(c string) bool { return strings.TrimSpace(c) == "" }), "--exec: empty command"},
 		{slices.ContainsFunc(opt.labels, func(l string) bool { return strings.TrimSpace(l) == "" }), "--label: empty name"},
@@ -343,7 +349,7 @@ func (opt *options) check() error {
 	return nil
 }
 
-// resolve finds out what the options and operands say to dial, or to listen on.
+// resolve sets opt.addresses to the addresses to dial or to listen on.
 func (opt *options) resolve() error {
 	network := "tcp"
 	switch {
@@ -352,7 +358,8 @@ func (opt *options) resolve() error {
 	case opt.ipv6:
 		network = "tcp6"
 	}
-	// What needs no host and port, and how it was asked for.
+	// addrs are set here if they need no host and port, and with is the option
+	// that asks for them.
 	var addrs []address
 	with := ""
 	switch {
@@ -360,7 +367,7 @@ func (opt *options) resolve() error {
 		with = "--unix"
 		path := opt.socket
 		if path[0] == '@' {
-			path = "./" + path // a file, and not one of Linux's sockets that are everybody's
+			path = "./" + path // a file: @ would start the name of an abstract socket, which is open to all users
 		}
 		addrs = []address{{network: socket, host: path}}
 	case len(opt.commands) > 0:
@@ -397,8 +404,8 @@ func (opt *options) resolve() error {
 	return nil
 }
 
-// checkHostless checks the options where there is no host; with says what was
-// given instead, if anything was.
+// checkHostless checks that no option requires a host when there is none. with
+// is the option that replaces the host, or "" for this machine.
 func (opt *options) checkHostless(with string) error {
 	if len(opt.operands) > 0 {
 		return fmt.Errorf("unexpected argument %q (not allowed with -U or -e)", opt.operands[0])
@@ -419,7 +426,8 @@ func (opt *options) checkHostless(with string) error {
 	return nil
 }
 
-// seconds is an option's value: 2, 0.5, 500ms or 1m, and not 0.
+// seconds is the value of an option: a duration greater than 0, in the form of
+// parseDuration.
 type seconds struct{ time.Duration }
 
 func (s *seconds) Set(text string) error {
@@ -431,7 +439,7 @@ func (s *seconds) Set(text string) error {
 	return err
 }
 
-// interval is an option's value: seconds as parseInterval has them.
+// interval is the value of an option: a duration in the form of parseInterval.
 type interval struct{ seconds }
 
 func (i *interval) Set(text string) (err error) {
@@ -439,7 +447,7 @@ func (i *interval) Set(text string) (err error) {
 	return err
 }
 
-// positive is an option's value: a number of at least 1.
+// positive is the value of an option: a positive integer.
 type positive int
 
 func (p *positive) String() string { return strconv.Itoa(int(*p)) }
@@ -453,7 +461,7 @@ func (p *positive) Set(text string) error {
 	return nil
 }
 
-// list is the value of an option that may be repeated.
+// list is the value of a repeatable option.
 type list []string
 
 func (l *list) String() string { return strings.Join(*l, ",") }
@@ -463,12 +471,12 @@ func (l *list) Set(text string) error {
 	return nil
 }
 
-// wordList is an option's value: words with commas between, or - for requests
-// from standard input.
+// wordList is the value of -r: readings separated by commas, or - to read
+// requests from standard input.
 type wordList struct {
 	words     []word
 	stdin     bool
-	isDefault bool // what is given replaces it
+	isDefault bool // replaced by the first value that is given
 }
 
 func (l *wordList) String() string { return "" }
