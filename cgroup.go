@@ -13,22 +13,23 @@ import (
 	"time"
 )
 
-// A usage is what the kernel says about the control group of this process at one
-// moment.
+// A usage holds the CPU use and the limit of the control group of this process
+// at one moment.
 type usage struct {
-	group     string        // its folder
-	used      time.Duration // CPU time since the group was made
-	limit     float64       // CPUs that it may use
-	periods   uint64        // in which the limit was enforced
-	throttled uint64        // of them, those in which it was reached
+	group     string        // its directory
+	used      time.Duration // CPU time since the group was created
+	limit     float64       // number of CPUs that it may use
+	periods   uint64        // enforcement periods so far
+	throttled uint64        // periods in which the limit was reached
 }
 
-// readGroup reads the CPU use and the limit of the control group of this process.
-// It finds the group each time, since processes are moved and limits changed.
+// readGroup reads the CPU use and the limit of the control group of this
+// process. It finds the group each time, because processes can be moved and
+// limits changed.
 //
-// The limit is the smallest of the group and of those around it that can be seen;
-// the periods are those of the group that sets it. Without a limit it is the
-// number of CPUs that the group may use.
+// The limit is the smallest one among the group and its visible ancestors, and
+// the periods are those of the group with that limit. Without a limit, it is
+// the number of CPUs that the group may use.
 func readGroup() (u usage, when moment, err error) {
 	when = within(time.Now(), time.Now())
 	if !procfs {
@@ -50,7 +51,7 @@ func readGroup() (u usage, when moment, err error) {
 	return u, when, nil
 }
 
-// setLimit finds the limit and the periods of its enforcement.
+// setLimit sets the limit and the periods in which it was enforced.
 func (u *usage) setLimit(h hierarchies) {
 	own, ok := h.group("cpu")
 	if ok {
@@ -73,18 +74,19 @@ func (u *usage) setLimit(h hierarchies) {
 
 // A controlGroup is one group in one hierarchy.
 type controlGroup struct {
-	top, dir string // the mount point, and the group's folder in there
+	top, dir string // the mount point, and the directory of the group in it
 	v2       bool
 }
 
-// withParents yields the group and those around it, up to the mount point.
+// withParents yields the group and its ancestors up to the mount point.
 func (g controlGroup) withParents(yield func(controlGroup) bool) {
 	for yield(g) && g.dir != g.top {
 		g.dir = filepath.Dir(g.dir)
 	}
 }
 
-// file reads a file of the group, without white space at its ends.
+// file returns the text of a file of the group, without white space around it;
+// "" if it cannot be read.
 func (g controlGroup) file(name string) string {
 	text, _ := os.ReadFile(filepath.Join(g.dir, name))
 	return strings.TrimSpace(string(text))
@@ -112,13 +114,16 @@ func (g controlGroup) used() (used time.Duration, when moment, err error) {
 	return used, when, err
 }
 
-// limit reads how many CPUs the group itself may use, if that is limited.
+// limit returns the number of CPUs that the group itself may use, if that is
+// limited: quota / period. The files are described in the kernel's
+// documentation, in sched-bwc.rst for version 1 and in cgroup-v2.rst for
+// version 2.
 func (g controlGroup) limit() (cpus float64, limited bool) {
 	quota, period := g.file("cpu.cfs_quota_us"), g.file("cpu.cfs_period_us")
 	if g.v2 {
 		quota, period, _ = strings.Cut(g.file("cpu.max"), " ")
 	}
-	q, err1 := strconv.ParseUint(quota, 10, 64) // "max", or -1, is no limit
+	q, err1 := strconv.ParseUint(quota, 10, 64) // "max" or -1 means no limit
 	p, err2 := strconv.ParseUint(period, 10, 64)
 	if err1 != nil || err2 != nil || q == 0 || p == 0 {
 		return 0, false
@@ -126,8 +131,8 @@ func (g controlGroup) limit() (cpus float64, limited bool) {
 	return float64(q) / float64(p), true
 }
 
-// enforced reads in how many periods the limit of the group was enforced, and in
-// how many of them it was reached.
+// enforced reads the number of enforcement periods of the group, and of those
+// in which it was throttled.
 func (g controlGroup) enforced() (periods, throttled uint64, ok bool) {
 	text := g.file("cpu.stat")
 	periods, err1 := strconv.ParseUint(value(text, "nr_periods"), 10, 64)
@@ -135,7 +140,8 @@ func (g controlGroup) enforced() (periods, throttled uint64, ok bool) {
 	return periods, throttled, err1 == nil && err2 == nil
 }
 
-// value gives what stands after key, and a space, in a text of such lines.
+// value returns the number after key in a text of lines like "key number", or
+// "".
 func value(text, key string) string {
 	for line := range strings.Lines(text) {
 		if name, number, _ := strings.Cut(strings.TrimSpace(line), " "); name == key {
@@ -145,25 +151,25 @@ func value(text, key string) string {
 	return ""
 }
 
-// hierarchies are where control groups are mounted, and which groups the process
-// is in.
+// hierarchies are the mounted hierarchies of control groups, and the groups of
+// this process in them.
 type hierarchies struct {
 	mounts []cgroupMount
-	paths  map[string]string // by controller; that of v2 has no name
+	paths  map[string]string // by v1 controller; "" is the key for v2
 }
 
-// A cgroupMount is a hierarchy in the file system.
+// A cgroupMount is a hierarchy that is mounted in the file system.
 type cgroupMount struct {
-	root        string // the group that is mounted
+	root        string // the group at the mount point
 	point       string
 	controllers []string // of v1; nil for v2
-	guessed     bool     // from the names of folders
+	guessed     bool     // from the names of directories
 }
 
 func cgroupRoot() string { return hostFile("HOST_SYS", "/sys", "fs", "cgroup") }
 
-// findHierarchies reads what this process sees. Below $HOST_PROC, self is still
-// this process, wherever the host's /proc is mounted.
+// findHierarchies reads the hierarchies from /proc/self. In $HOST_PROC, self is
+// also this process, even if the directory is the /proc of the host.
 func findHierarchies() (h hierarchies, err error) {
 	text, err := os.ReadFile(procFile("self", "cgroup"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -192,8 +198,8 @@ func findHierarchies() (h hierarchies, err error) {
 	return h, nil
 }
 
-// parseMount parses a line of mountinfo, described in proc(5). It is not ok for
-// other file systems than those of control groups.
+// parseMount parses a line of mountinfo, which proc(5) describes. It reports
+// false for other file systems.
 func parseMount(line string) (m cgroupMount, ok bool) {
 	mount, system, _ := strings.Cut(line, " - ")
 	f, s := strings.Fields(mount), strings.Fields(system)
@@ -207,11 +213,11 @@ func parseMount(line string) (m cgroupMount, ok bool) {
 	return m, s[0] == "cgroup" || s[0] == "cgroup2"
 }
 
-// unescape replaces the octal codes that mountinfo has for white space.
+// unescape decodes the octal escapes of mountinfo.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
 
-// guessMounts finds hierarchies below root by the names of their folders, where
-// mountinfo lists none.
+// guessMounts returns the hierarchies below root by the names of their
+// directories, if mountinfo lists none.
 func guessMounts(root string) (mounts []cgroupMount) {
 	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
 		return []cgroupMount{{root: "/", point: root, guessed: true}}
@@ -227,8 +233,8 @@ func guessMounts(root string) (mounts []cgroupMount) {
 	return mounts
 }
 
-// group finds the group of this process that a controller of v1 has, or else
-// that of v2.
+// group returns the group of this process in the v1 hierarchy of controller, or
+// else in that of v2.
 func (h hierarchies) group(controller string) (g controlGroup, ok bool) {
 	for _, m := range h.mounts {
 		path, exists := h.paths[controller]
@@ -248,7 +254,7 @@ func (h hierarchies) group(controller string) (g controlGroup, ok bool) {
 	return g, false
 }
 
-// missing says why the group of this process cannot be found.
+// missing returns why the group of this process cannot be found.
 func (h hierarchies) missing() error {
 	for _, m := range h.mounts {
 		if m.controllers == nil || slices.Contains(m.controllers, "cpuacct") {
@@ -258,8 +264,10 @@ func (h hierarchies) missing() error {
 	return fmt.Errorf("no CPU controller in %s", cgroupRoot())
 }
 
-// group finds the group of that path in a mount. Both the path and the root of the
-// mount are relative to the cgroup namespace, and begin with /.. outside of it.
+// group returns the group with this path in a mount. The path and the root of
+// the mount are relative to the cgroup namespace, and start with /.. if they
+// are outside of it, as cgroup_namespaces(7) describes. If the path cannot be
+// found in a guessed mount, the group is the mount point.
 func (m cgroupMount) group(path string) (g controlGroup, ok bool) {
 	g = controlGroup{top: m.point, dir: m.point, v2: m.controllers == nil}
 	if !isBelow(path, m.root) {
@@ -277,14 +285,14 @@ func (m cgroupMount) group(path string) (g controlGroup, ok bool) {
 	return g, true
 }
 
-// isBelow says whether a path is that of a folder, or is in it.
-func isBelow(path, folder string) bool {
-	folder = strings.TrimSuffix(folder, "/")
-	return path == folder || strings.HasPrefix(path, folder+"/")
+// isBelow reports whether a path is that of a directory or inside of it.
+func isBelow(path, dir string) bool {
+	dir = strings.TrimSuffix(dir, "/")
+	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 
-// cpus is how many CPUs the group may use by its set of CPUs, or else this process
-// by its affinity.
+// cpus returns the number of CPUs in the cpuset of the group or, without one,
+// in the affinity of this process.
 func (h hierarchies) cpus() int {
 	if g, ok := h.group("cpuset"); ok {
 		for g := range g.withParents {
@@ -300,7 +308,8 @@ func (h hierarchies) cpus() int {
 	return runtime.NumCPU()
 }
 
-// countList counts the CPUs in a list like 0-3,8; 0 is a list that is none.
+// countList counts the CPUs in a list like 0-3,8. It returns 0 if the list is
+// invalid.
 func countList(list string) (n int) {
 	for part := range strings.SplitSeq(list, ",") {
 		first, last, isRange := strings.Cut(part, "-")

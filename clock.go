@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// A clock says when ticks are due: tick n is n intervals after the start, so
-// that lateness never adds up. An interval of 0 makes every tick due at once.
+// A clock says when ticks are due: tick n is due n intervals after the start,
+// so that delays do not add up. With an interval of 0, every tick is due at
+// once.
 type clock struct {
 	start    time.Time
 	interval time.Duration
@@ -16,8 +17,9 @@ type clock struct {
 
 func (c clock) at(n int) time.Time { return c.start.Add(time.Duration(n) * c.interval) }
 
-// after gives the tick that follows n at the time now: the first that is due, or
-// has been for no longer than late. Those in between are skipped.
+// after returns the tick that follows tick n at the time now: the first one
+// that is not due yet, or has been due for at most late. The ticks before it
+// are skipped.
 func (c clock) after(n int, now time.Time, late time.Duration) int {
 	n++
 	if missed := now.Sub(c.at(n)) - late; missed > 0 && c.interval > 0 {
@@ -26,23 +28,24 @@ func (c clock) after(n int, now time.Time, late time.Duration) int {
 	return n
 }
 
-// pauses tell the polling to rest, until the channel that it finds in here is
-// closed. The chart's button and --ask have one sender each; it never waits.
+// pauses pass on each pause of the chart or of --ask to the poller, as a
+// channel that is closed when the pause ends. There is only one sender, and the
+// buffer holds one pause, so sending never blocks.
 type pauses chan (<-chan struct{})
 
-// begin begins a pause, and gives what ends it.
+// begin begins a pause and returns the function that ends it.
 func (p pauses) begin() (resume func()) {
 	over := make(chan struct{})
 	select {
-	case <-p: // one that was over before anybody noticed
+	case <-p: // a pause that ended before polling noticed it
 	default:
 	}
 	p <- over
 	return func() { close(over) }
 }
 
-// parseDuration reads a time as people type it: 2, 0.5, 500ms or 1m; a number
-// alone is seconds.
+// parseDuration parses a duration as people type it: 2, 0.5, 500ms or 1m. A
+// number without a unit is in seconds.
 func parseDuration(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	if f, ferr := strconv.ParseFloat(text, 64); ferr == nil && !math.IsNaN(f) {
@@ -60,8 +63,8 @@ func parseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// parseInterval reads the time between readings. The counters are too coarse for
-// less than 100 ms; 0 is as fast as possible.
+// parseInterval parses the time between readings. It must be at least 100 ms,
+// because the counters are too coarse for less, or 0, which means no pause.
 func parseInterval(text string) (time.Duration, error) {
 	d, err := parseDuration(text)
 	if err == nil && d > 0 && d < 100*time.Millisecond {

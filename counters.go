@@ -21,8 +21,8 @@ import (
 	"github.com/shirou/gopsutil/v3/load"
 )
 
-// Modes as the word modes lists them. As in proc(5), user and nice include guest
-// and guest_nice, so those two are not counted again.
+// The modes, in the order of the word modes. As in proc(5), user and nice
+// include guest and guest_nice, so those two are not counted again.
 const (
 	user = iota
 	nice
@@ -38,12 +38,13 @@ const (
 
 var modeNames = [modes]string{"user", "nice", "system", "iowait", "irq", "softirq", "steal", "idle"}
 
-// counts are the counters of one CPU, or of all together, since boot. They are
-// integers, since a float64 loses ticks from 2⁵³ on.
+// counts are the counters of one CPU, or of all together, since boot, in units
+// of countRate. They are integers because a float64 is inexact above 2⁵³.
 type counts [modes]uint64
 
-// countRate is how many units of a counter make one second: USER_HZ, which is 100
-// on every Linux that Go runs on. The seconds of other systems are kept to 100 ns.
+// countRate is the number of units of a counter in one second: on Linux
+// USER_HZ, which is 100 on all architectures that Go supports. On other
+// systems, the unit is 100 ns.
 var countRate = 100.0
 
 func init() {
@@ -52,42 +53,42 @@ func init() {
 	}
 }
 
-// procfs is set where the kernel describes itself in files, as on Linux.
+// procfs is true on systems whose kernel has the /proc files of Linux.
 const procfs = runtime.GOOS == "linux" || runtime.GOOS == "android"
 
 func (c counts) seconds(mode int) float64 { return float64(c[mode]) / countRate }
 
-// maxCPUs is the highest number of CPUs that is believed; Linux has at most 8192.
+// maxCPUs is the largest plausible number of CPUs. Linux supports at most 8192.
 const maxCPUs = 8192
 
-// A row is the counters of one CPU.
+// A row holds the counters of one CPU.
 type row struct {
 	cpu int
 	counts
 }
 
-// A stat is what the kernel says about its CPUs at one moment.
+// A stat holds the CPU counters of the machine at one moment.
 type stat struct {
 	total counts
-	cpus  int    // that are online; 0 if that is not known
-	set   uint64 // differs when other CPUs are online
-	rows  []row  // in number order; nil where only the total was asked for
+	cpus  int    // number of CPUs online; 0 if unknown
+	set   uint64 // changes when other CPUs are online
+	rows  []row  // in order of CPU number; nil if only the total was requested
 }
 
-// A moment is when the kernel was read: at, give or take off.
+// A moment is the time at which the kernel was read, and its uncertainty.
 type moment struct {
 	at  time.Time
 	off time.Duration
 }
 
-// within gives the moment between two times.
+// within returns the moment between two times.
 func within(before, after time.Time) moment {
 	half := after.Sub(before) / 2
 	return moment{before.Add(half), half}
 }
 
-// hostFile gives the path of a file of the kernel, below the folder that an
-// environment variable may name, as in gopsutil.
+// hostFile returns the path of a kernel file below a directory, which an
+// environment variable can replace, as in gopsutil.
 func hostFile(variable, folder string, path ...string) string {
 	return filepath.Join(append([]string{cmp.Or(os.Getenv(variable), folder)}, path...)...)
 }
@@ -96,9 +97,9 @@ func procFile(path ...string) string { return hostFile("HOST_PROC", "/proc", pat
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 16<<10); return &b }}
 
-// readKernel passes the text of a file to use, which must not keep it. It stops
-// reading where the text contains end. The kernel takes its numbers during the
-// first read, so that is the moment.
+// readKernel passes the text of a file to use, which must not retain it. It
+// stops reading once the text contains end. The moment is that of the first
+// read, because that is when the kernel takes the numbers.
 func readKernel(path, end string, use func(text []byte) error) (moment, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -124,11 +125,12 @@ func readKernel(path, end string, use func(text []byte) error) (moment, error) {
 	return when, use((*buf)[:n])
 }
 
-// readStat reads the counters of the machine, and with each those of every CPU.
+// readStat reads the counters of the machine and, with each, also those of
+// every CPU.
 //
-// On Linux it does so itself: gopsutil takes the first row for the total and the
-// others for CPUs whatever their names are, skips rows that it cannot parse,
-// cannot tell when it was that the kernel read the clock, and costs more.
+// On Linux it does not use gopsutil, which takes the first row for the total
+// and the others for CPUs whatever their names are, skips rows that it cannot
+// parse, does not tell when the kernel was read, and is slower.
 func readStat(each bool) (s stat, when moment, err error) {
 	if procfs {
 		path := procFile("stat")
@@ -146,7 +148,7 @@ func readStat(each bool) (s stat, when moment, err error) {
 	return s, within(before, time.Now()), err
 }
 
-// librarysStat is readStat for systems other than Linux.
+// librarysStat is readStat for systems other than Linux. It uses gopsutil.
 func librarysStat(each bool) (s stat, err error) {
 	times, err := cpu.Times(each)
 	if err == nil && len(times) == 0 {
@@ -177,7 +179,8 @@ func librarysStat(each bool) (s stat, err error) {
 	return s, nil
 }
 
-// inOrder sorts rows by their numbers. Of two with the same number it keeps the first.
+// inOrder sorts rows by CPU number. Of several rows with one number, it keeps
+// the first.
 func inOrder(rows []row) []row {
 	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.cpu, b.cpu) })
 	return slices.CompactFunc(rows, func(a, b row) bool { return a.cpu == b.cpu })
@@ -185,9 +188,9 @@ func inOrder(rows []row) []row {
 
 var setSeed = maphash.MakeSeed()
 
-// parseStat parses the text of /proc/stat. Rows count by their names, wherever
-// they are; those that are garbled count as missing. A missing total is the sum of
-// the CPUs. The rows of CPUs are parsed only for that, or with each.
+// parseStat parses the text of /proc/stat. It finds rows by name, in any order,
+// and ignores invalid ones. A missing total is replaced with the sum of the
+// CPUs. The rows of the CPUs are parsed only for that, or with each.
 func parseStat(text []byte, each bool) (s stat, ok bool) {
 	var set maphash.Hash
 	set.SetSeed(setSeed)
@@ -199,7 +202,7 @@ func parseStat(text []byte, each bool) (s stat, ok bool) {
 			s.total, total = parseCounts(numbers)
 		case cpuNumber(name) >= 0:
 			s.cpus++
-			set.Write(name) // no name is the beginning of two: each begins with cpu
+			set.Write(name) // unambiguous without a separator: each name starts with cpu
 		}
 	}
 	if each || !total {
@@ -208,7 +211,7 @@ func parseStat(text []byte, each bool) (s stat, ok bool) {
 	if !total {
 		s.cpus = len(s.rows)
 		set.Reset()
-		set.WriteByte('+') // a sum of the CPUs cannot be compared with the kernel's total
+		set.WriteByte('+') // a sum of the CPUs is not comparable with the kernel's total
 		for _, r := range s.rows {
 			set.WriteString(strconv.Itoa(r.cpu))
 			set.WriteByte(' ')
@@ -225,7 +228,8 @@ func parseStat(text []byte, each bool) (s stat, ok bool) {
 	return s, ok
 }
 
-// cpuNumber gives the 7 of cpu7, or -1 for what is not the name of a CPU.
+// cpuNumber returns 7 for cpu7, and -1 for anything that is not the name of a
+// CPU.
 func cpuNumber(name []byte) (n int) {
 	digits, found := bytes.CutPrefix(name, []byte("cpu"))
 	if !found || len(digits) == 0 || len(digits) > 4 {
@@ -243,7 +247,7 @@ func cpuNumber(name []byte) (n int) {
 	return n
 }
 
-// parseRows parses the rows of CPUs, without those that are garbled.
+// parseRows parses the rows of the CPUs and ignores invalid ones.
 func parseRows(text []byte) (rows []row) {
 	for line := range bytes.Lines(text) {
 		name, numbers, _ := bytes.Cut(line, []byte(" "))
@@ -258,12 +262,13 @@ func parseRows(text []byte) (rows []row) {
 	return inOrder(rows)
 }
 
-// fileOrder is the order of the modes in /proc/stat. Kernels before 2.6.11 end
-// with softirq; guest and guest_nice, in newer ones, are not needed.
+// fileOrder is the order of the modes in /proc/stat, as in proc(5). Kernels
+// before 2.6.11 have no steal. The guest and guest_nice of newer kernels are
+// ignored.
 var fileOrder = [modes]int{user, nice, system, idle, iowait, irq, softirq, steal}
 
-// parseCounts parses the numbers of a row. It is not ok when they are too few or
-// one is not a whole number.
+// parseCounts parses the numbers of a row. It reports false if there are too
+// few, or if one is not a non-negative integer.
 func parseCounts(numbers []byte) (c counts, ok bool) {
 	n := 0
 	for field := range bytes.FieldsSeq(numbers) {
@@ -281,9 +286,9 @@ func parseCounts(numbers []byte) (c counts, ok bool) {
 
 const softirqField = 6
 
-// readLoad reads the load averages over 1, 5 and 15 minutes. On Linux it does so
-// itself: gopsutil panics when there are too few numbers, accepts those that are
-// not finite, and takes this kernel's own when the file cannot be parsed.
+// readLoad reads the load averages over 1, 5 and 15 minutes. On Linux it does
+// not use gopsutil, which panics if there are too few numbers, accepts infinite
+// ones, and ignores HOST_PROC if it cannot parse the file.
 func readLoad() (averages [3]float64, when moment, err error) {
 	if procfs {
 		path := procFile("loadavg")
@@ -294,7 +299,7 @@ func readLoad() (averages [3]float64, when moment, err error) {
 		return averages, when, err
 	}
 	when = within(time.Now(), time.Now())
-	if runtime.GOOS == "windows" || runtime.GOOS == "plan9" { // gopsutil makes some up on Windows
+	if runtime.GOOS == "windows" || runtime.GOOS == "plan9" { // gopsutil only imitates them on Windows
 		return averages, when, errors.ErrUnsupported
 	}
 	avg, err := load.Avg()
@@ -326,7 +331,9 @@ func parseLoad(text []byte, path string) (averages [3]float64, err error) {
 	return averages, nil
 }
 
-// readPressure reads for how long some task has waited for a CPU since boot.
+// readPressure reads the total time since boot in which at least one task was
+// waiting for a CPU: the some line in the file that psi.rst of the kernel's
+// documentation describes, in microseconds.
 func readPressure() (waited time.Duration, when moment, err error) {
 	if !procfs {
 		return 0, within(time.Now(), time.Now()), fmt.Errorf("no pressure stall information on %s", runtime.GOOS)
@@ -348,24 +355,25 @@ func readPressure() (waited time.Duration, when moment, err error) {
 		}
 		return fmt.Errorf("no total for some tasks in %s", path)
 	})
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) { // or it is switched off
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) { // not built in, or switched off
 		err = fmt.Errorf("no pressure stall information in %s", path)
 	}
 	return waited, when, err
 }
 
-// A ratchet makes counters fit for Prometheus, whose rate takes each step back
-// for a reset.
+// A ratchet keeps counters from decreasing, because the rate function of
+// Prometheus takes every decrease for a reset.
 type ratchet struct {
 	mu   sync.Mutex
 	held map[int]counts
 }
 
-// hotplugged is how many seconds idle must fall for a CPU to start again, as it
-// does when it was offline. The rule is that of node_exporter.
+// hotplugged is the decrease of idle, in seconds, after which a CPU is taken
+// for one that was offline, and whose counters start again. The rule is that of
+// node_exporter.
 const hotplugged = 3
 
-// hold gives rows with the counters that stepped back held at what they were.
+// hold returns rows in which a counter that decreased has its previous value.
 func (r *ratchet) hold(rows []row) []row {
 	r.mu.Lock()
 	defer r.mu.Unlock()

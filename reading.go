@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// appendReading appends to line what w reads between two samples of its source:
-// numbers with one space between, no newline. What is not known is nan.
+// appendReading appends the reading w for the time between two samples of its
+// source: numbers separated by one space, without a newline. An unknown number
+// is nan.
 func appendReading(line []byte, w word, from, to *sample) []byte {
 	switch w {
 	case cpuWord:
@@ -44,31 +45,32 @@ func appendNumbers(line []byte, decimals int, numbers ...float64) []byte {
 	return line
 }
 
-// span gives the time between two samples, and by how much it may be wrong.
+// span returns the time between two samples, and by how much it may be wrong.
 func span(from, to *sample) (elapsed, off time.Duration) {
 	return to.at.Sub(from.at), from.off + to.off
 }
 
-// What counters may gain beyond the time that has passed: kernels count in ticks
-// of 10 ms, some by clocks of their own, and a little late.
+// slack and slackPart are how much more than the elapsed time counters may
+// gain, absolutely and as a fraction: kernels count in ticks of 10 ms, in part
+// by separate clocks, and a little late.
 const (
 	slack     = 5 * tick
 	slackPart = 0.1
 )
 
-// A gain is what the counters of one or several CPUs gained between two samples, in
-// units of countRate.
+// A gain is what the counters of one or several CPUs gained between two
+// samples, in units of countRate.
 type gain struct {
 	mode   [modes]float64
 	sum    float64
-	back   float64     // that counters stepped back
-	leaped [modes]bool // by more than the time that has passed
-	time   float64     // that has passed, of all the CPUs together; 0 if their number is not known
+	back   float64     // total decrease of counters
+	leaped [modes]bool // gained more than the elapsed time allows
+	time   float64     // elapsed, summed over the CPUs; 0 if their number is unknown
 }
 
-// gained compares the counters of that many CPUs. One that stepped back gained
-// nothing, as in psutil: Linux corrects iowait and idle downwards. Nor did one that
-// leaped, as steal does where it wraps at 2⁶⁴ ns.
+// gained compares the counters of that many CPUs. A counter that decreased
+// gained nothing, as in psutil: Linux corrects iowait and idle downwards. The
+// same goes for one that leaped, as steal does when it wraps at 2⁶⁴ ns.
 func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
 	elapsed, off := span(from, to)
 	each := elapsed.Seconds() * countRate
@@ -76,10 +78,11 @@ func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
 	most := (each*(1+slackPart) + (off+slack).Seconds()*countRate) * float64(cmp.Or(cpus, runtime.NumCPU()))
 	var delta [modes]float64
 	for i := range delta {
-		delta[i] = float64(int64(now[i] - old[i])) // exact also beyond 2⁵³
+		delta[i] = float64(int64(now[i] - old[i])) // exact even above 2⁵³
 	}
-	// Linux counts an idle period as iowait for as long as a task waits for a disk,
-	// and as idle when it no longer does: all of it moves from one to the other.
+	// Linux counts an idle period as iowait while a task waits for a disk, and
+	// as idle once none does. The whole period then moves from one counter to
+	// the other.
 	if both := delta[idle] + delta[iowait]; both >= 0 && both <= most && max(delta[idle], delta[iowait]) > most {
 		delta[idle], delta[iowait] = moved(delta[idle], both), moved(delta[iowait], both)
 	}
@@ -97,7 +100,8 @@ func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
 	return g
 }
 
-// moved gives what one of two modes gained that gained both together.
+// moved returns the gain of one of two modes that gained both together: the
+// mode that increased gained all of it.
 func moved(delta, both float64) float64 {
 	if delta > 0 {
 		return both
@@ -105,20 +109,21 @@ func moved(delta, both float64) float64 {
 	return 0
 }
 
-// enough is the part of the time that counters must have gained to be believed when
-// others stepped back or leaped. After a migration, which resets all counters, some
-// may have gained a little.
+// enough is the fraction of the elapsed time that counters must have gained to
+// be trusted if others decreased or leaped. After a migration, which resets all
+// counters, some may have gained a little.
 const enough = 0.75
 
-// known says whether the counters say anything: they moved, and not just a little
-// beside others that did what counters do not.
+// known reports whether the counters are meaningful: they have gained
+// something, and enough if others decreased or leaped.
 func (g gain) known() bool {
 	odd := g.back > 0 || g.leaped != [modes]bool{}
 	return g.sum > 0 && (!odd || g.sum >= enough*g.time)
 }
 
-// totalGain is that of the machine. It says nothing when a CPU came or went: the
-// kernel's totals then lose or get what that CPU counted before.
+// totalGain returns the gain of the machine. It is unknown if a CPU went online
+// or offline, because the kernel's totals then gain or lose everything that
+// this CPU had counted.
 func totalGain(from, to *sample) gain {
 	if from.set != to.set {
 		return gain{}
@@ -126,7 +131,7 @@ func totalGain(from, to *sample) gain {
 	return gained(from, to, &from.total, &to.total, to.cpus)
 }
 
-// busy gives the percentage of the time that was not idle, as psutil.cpu_percent
+// busy returns the percentage of time that was not idle, as psutil.cpu_percent
 // defines it:
 //
 //	100 × Δ(total − idle − iowait) / Δtotal
@@ -137,8 +142,9 @@ func (g gain) busy() float64 {
 	return min(max(0, 100*(g.sum-g.mode[idle]-g.mode[iowait])/g.sum), 100)
 }
 
-// shares gives the percentage of each mode, rounded to tenths so that they add up
-// to 100: what rounding down leaves over goes to the largest remainders.
+// shares returns the percentage of each mode, rounded to tenths that add up to
+// 100: all are rounded down, and those with the largest remainders get the
+// missing tenths.
 func (g gain) shares() (percent [modes]float64) {
 	if !g.known() {
 		for i := range percent {
@@ -171,8 +177,8 @@ func (g gain) shares() (percent [modes]float64) {
 	return percent
 }
 
-// cores gives how busy each CPU was, column n being CPU n. One that is not in both
-// samples was away for part of the time.
+// cores returns how busy each CPU was. Column n is CPU n. A CPU that is not in
+// both samples was offline for part of the time, so it is NaN.
 func cores(from, to *sample) []float64 {
 	percent := make([]float64, to.width)
 	for i := range percent {
@@ -191,23 +197,24 @@ func cores(from, to *sample) []float64 {
 	return percent
 }
 
-// busyByClock gives the percentage of the time by the clock in which the CPUs were
+// busyByClock returns the percentage of wall-clock time in which the CPUs were
 // not idle:
 //
 //	100 × (1 − Δ(idle + iowait) / (CPUs × Δt))
 //
-// Kernels that count by ticks charge a whole tick to whoever runs when it ends, and
-// so overlook what runs between two ticks; but their idle time is exact.
+// Kernels that count by ticks charge a whole tick to the task that is running
+// when it ends, so they miss work between two ticks. But they measure idle time
+// exactly.
 //
-// It is not known when the counters contradict the clock, as those of another
-// machine do: when none of them moved, when the CPUs were idle for longer than the
-// time that passed, or when less than a fifth of that time is in any counter. Much
-// can be hidden between ticks, but hardly more than the other four fifths.
+// The result is NaN if the counters contradict the clock, as those of another
+// machine would: if none of them changed, if the CPUs were idle for longer than
+// the elapsed time, or if all counters together account for less than a fifth
+// of it. Work between ticks may be missed, but hardly four fifths of the time.
 func busyByClock(from, to *sample) float64 {
 	g := totalGain(from, to)
 	_, off := span(from, to)
 	wrong := (off+2*tick).Seconds()*countRate*float64(to.cpus) + g.time/100
-	if g.back < wrong { // as iowait often does; the rest is still exact
+	if g.back < wrong { // as iowait often does; the other counters are still exact
 		g.back = 0
 	}
 	free := g.mode[idle] + g.mode[iowait]
@@ -217,9 +224,12 @@ func busyByClock(from, to *sample) float64 {
 	return min(max(0, 100*(1-free/g.time)), 100)
 }
 
-const minCounted = 0.2 // the part of the time that some counter must have
+const minCounted = 0.2 // fraction of the elapsed time that the counters must account for
 
-// pressure gives the percentage of the time in which some task waited for a CPU.
+// pressure returns the percentage of time in which some task was waiting for a
+// CPU:
+//
+//	100 × Δsome / Δt
 func pressure(from, to *sample) float64 {
 	elapsed, off := span(from, to)
 	waited := to.waited - from.waited
@@ -229,9 +239,14 @@ func pressure(from, to *sample) float64 {
 	return min(100*waited.Seconds()/elapsed.Seconds(), 100)
 }
 
-// groupUse gives the CPU use of the control group in percent of its limit, and the
-// percentage of the periods in which it had reached that. For a short time a group
-// may use more than its limit, what it has saved up; that is 100.
+// groupUse returns the CPU use of the control group in percent of its limit,
+// and the percentage of periods in which it was throttled:
+//
+//	100 × Δused / (limit × Δt)
+//	100 × Δthrottled / Δperiods
+//
+// A group may exceed its limit for a short time, if it has saved some up; that
+// counts as 100.
 func groupUse(from, to *sample) (used, throttled float64) {
 	elapsed, _ := span(from, to)
 	a, b := from.usage, to.usage
@@ -242,7 +257,7 @@ func groupUse(from, to *sample) (used, throttled float64) {
 	used = min(100*cpuTime.Seconds()/(elapsed.Seconds()*b.limit), 100)
 	periods, full := int64(b.periods-a.periods), int64(b.throttled-a.throttled)
 	switch {
-	case periods == 0 && full == 0: // there is no limit, or nothing ran
+	case periods == 0 && full == 0: // no limit, or nothing ran
 		return used, 0
 	case periods <= 0 || full < 0:
 		return used, math.NaN()

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A word is what a client may send. All but bye ask for a reading. No word is
-// the beginning of another, so a request is complete with its last letter.
+// A word is what a client may send. Every word but bye requests a reading. No
+// word is a prefix of another, so a request is complete with its last letter.
 type word int
 
 const (
@@ -21,21 +21,21 @@ const (
 	coresWord                // busy percent of each logical CPU
 	modesWord                // percent of the time spent in each mode
 	loadWord                 // load averages
-	busyWord                 // percent of the time by the clock in which the CPUs were not idle
+	busyWord                 // percent of the wall-clock time in which the CPUs were not idle
 	pressureWord             // percent of the time in which some task waited for a CPU
-	cgroupWord               // CPU use of the own control group in percent of its limit
+	cgroupWord               // CPU use of the control group in percent of its limit, and of periods throttled
 	byeWord                  // closes the connection
 
-	readings = byeWord // how many words ask for a reading
+	readings = byeWord // number of words that request a reading
 )
 
 var words = [...]string{"cpu", "cores", "modes", "load", "busy", "pressure", "cgroup", "bye"}
 
 func (w word) String() string { return words[w] }
 
-const maxWords = 64 // that one request may have: with its answers, they fit every buffer
+const maxWords = 64 // in one request; their replies fit into every buffer
 
-// parseReadings gives the readings of those names; bye is none.
+// parseReadings returns the readings with these names. bye is not a reading.
 func parseReadings(names []string) ([]word, error) {
 	if len(names) > maxWords {
 		return nil, fmt.Errorf("more than %d words", maxWords)
@@ -51,8 +51,8 @@ func parseReadings(names []string) ([]word, error) {
 	return ws, nil
 }
 
-// A source is one thing to ask the kernel for. cpu, modes and busy share the
-// totals, so that none of them pays for the parsing of every core.
+// A source is something that can be read from the kernel. cpu, modes and busy
+// share totals, so that they do not pay for parsing every core.
 type source int
 
 const (
@@ -73,66 +73,66 @@ func (w word) source() source {
 	return [readings]source{totals, perCPU, totals, averages, totals, pressures, groups}[w]
 }
 
-// width is how many numbers the answer to w has; 0 for cores, which machines
-// have as they like.
+// width returns the number of columns in a reply to w, or 0 for cores, where it
+// depends on the machine.
 func (w word) width() int {
 	return [readings]int{1, 0, int(modes), 3, 1, 1, 2}[w]
 }
 
 const (
-	tick        = 10 * time.Millisecond  // what kernels count in; nothing is read more often
+	tick        = 10 * time.Millisecond  // the unit of kernel counters, and the shortest time between two reads
 	minWindow   = 100 * time.Millisecond // the shortest interval of a reply
-	readTimeout = 5 * time.Second        // for counters whose file never answers
-	lastRead    = 100 * time.Millisecond // for a read under way when its context is done
+	readTimeout = 5 * time.Second        // for a read that blocks
+	lastRead    = 100 * time.Millisecond // for a pending read when its context is done
 )
 
-// What a first reply covers, at least and at most, and how often the history that
-// it counts from gets a sample. With one every second and a half, one is always
-// between those ages, though a timer may be late.
+// firstWindow and maxWindow limit the time that a first reply covers. The
+// history gets a sample every historyEvery, so that there is always one between
+// these ages, even if a timer is late.
 var (
 	firstWindow  = time.Second
 	maxWindow    = 3 * time.Second
 	historyEvery = 1500 * time.Millisecond
 )
 
-const maxHistory = 4 // samples of each source: three, and one that a session adds
+const maxHistory = 4 // samples of each source: three, and one that a session may add
 
-// A sample is what one source said at one moment. It is never changed, so
+// A sample is the state of one source at one moment. It is immutable, so
 // sessions share it.
 type sample struct {
 	moment
 	err    error
 	stat       // of totals and perCPU
-	width  int // of perCPU: columns of cores, which are kept when a CPU goes away
+	width  int // of perCPU: number of columns of cores, including CPUs that have gone offline
 	load   [3]float64
 	waited time.Duration
 	usage  *usage
 }
 
-// A sampler reads the counters for every session of the process: at most once
-// a tick however many ask. It keeps a few samples for first replies.
+// A sampler reads the counters for all sessions of the process, at most once
+// per tick however many sessions ask. It keeps a few samples for first replies.
 type sampler struct {
-	ask         func(source) sample // the kernel
-	every       time.Duration       // from one sample of the history to the next
-	least, most time.Duration       // that a first reply covers
+	ask         func(source) sample // reads a source from the kernel
+	every       time.Duration       // between two samples of the history
+	least, most time.Duration       // time that a first reply covers
 
-	replies [readings]atomic.Int64 // that sessions gave to each word
-	width   atomic.Int32           // the columns of cores so far
+	replies [readings]atomic.Int64 // number of replies to each word
+	width   atomic.Int32           // largest number of columns of cores so far
 
 	mu      sync.Mutex
 	newest  [sources]atomic.Pointer[sample]
-	reading [sources]chan struct{} // closed when the read under way is done; nil when there is none
-	history [sources][]*sample     // oldest first; none of load averages
+	reading [sources]chan struct{} // closed when the pending read is done; nil if there is none
+	history [sources][]*sample     // oldest first; empty for load averages
 }
 
-// readSource asks the kernel.
+// readSource is askKernel, except in tests.
 var readSource = askKernel
 
 func newSampler() *sampler {
 	return &sampler{ask: readSource, every: historyEvery, least: firstWindow, most: maxWindow}
 }
 
-// askKernel reads one source.
+// askKernel reads a source from the kernel.
 func askKernel(src source) (now sample) {
 	switch src {
 	case totals, perCPU:
@@ -149,7 +149,7 @@ func askKernel(src source) (now sample) {
 	return now
 }
 
-// run keeps the history until ctx is done.
+// run adds samples to the history until ctx is done.
 func (s *sampler) run(ctx context.Context) {
 	due := time.NewTicker(s.every)
 	defer due.Stop()
@@ -163,9 +163,9 @@ func (s *sampler) run(ctx context.Context) {
 	}
 }
 
-// record adds a sample of each source to the history. It fails when the CPU
-// counters cannot be read, or never moved. All at once, and seldom: to wake up
-// costs an idle process more than to read.
+// record adds a sample of each source to the history. It fails if the CPU
+// counters cannot be read, or are all zero. It reads all sources at once,
+// because waking up costs an idle process more than reading.
 func (s *sampler) record(ctx context.Context) (failed error) {
 	for src := range sources {
 		if src == averages { // these need no history
@@ -185,7 +185,7 @@ func (s *sampler) record(ctx context.Context) (failed error) {
 	return failed
 }
 
-// keep adds a sample to the history.
+// keep adds a sample of src to the history.
 func (s *sampler) keep(src source, now *sample) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -197,8 +197,9 @@ func (s *sampler) keep(src source, now *sample) {
 	s.history[src] = past[max(0, len(past)-maxHistory):]
 }
 
-// sample gives a sample of src that is no older than a tick. Where that takes
-// too long, or ctx is done long before, the sample is an error.
+// sample returns a sample of src that is not older than a tick. If reading
+// takes longer than readTimeout, or than lastRead after ctx is done, the sample
+// contains an error.
 func (s *sampler) sample(ctx context.Context, src source) *sample {
 	if last := s.newest[src].Load(); last != nil && time.Since(last.at) < tick {
 		return last
@@ -208,7 +209,7 @@ func (s *sampler) sample(ctx context.Context, src source) *sample {
 	if done == nil {
 		done = make(chan struct{})
 		s.reading[src] = done
-		go func() { // ends when the kernel answers
+		go func() { // ends when the read returns
 			defer onPanic()
 			s.refresh(src)
 		}()
@@ -236,7 +237,7 @@ func timedOut(src source) *sample {
 	return &sample{moment: within(time.Now(), time.Now()), err: sourceError(src, errors.New("timed out"))}
 }
 
-// sourceError says what could not be read.
+// sourceError adds to err the name of the source that could not be read.
 func sourceError(src source, err error) error {
 	if src <= averages {
 		return fmt.Errorf("cannot read %s: %w", src, err)
@@ -244,14 +245,14 @@ func sourceError(src source, err error) error {
 	return fmt.Errorf("%s: %w", src, err)
 }
 
-// refresh reads src, and wakes those who wait for it.
+// refresh reads src and wakes the sessions that wait for it.
 func (s *sampler) refresh(src source) {
 	now := s.ask(src)
 	if now.err != nil {
 		now.err = sourceError(src, now.err)
 	}
 	if n := len(now.rows); n > 0 {
-		s.width.Store(max(s.width.Load(), int32(now.rows[n-1].cpu+1))) // nobody else reads this source now
+		s.width.Store(max(s.width.Load(), int32(now.rows[n-1].cpu+1))) // no race: only one goroutine at a time reads this source
 		now.width = int(s.width.Load())
 	}
 	s.newest[src].Store(&now)
@@ -261,17 +262,18 @@ func (s *sampler) refresh(src source) {
 	s.reading[src] = nil
 }
 
-// baseline gives the sample that the first reply of a session counts from: the
-// newest that is old enough. Where all are too old, since this process or the
-// machine was stopped, or too young, it takes one and waits until that is old
-// enough; but not much longer than until ctx is done.
+// baseline returns the sample that the first reply of a session starts from:
+// the newest one that is old enough. If all are too young, it waits for the
+// oldest one. If there is none, or all are too old because this process or the
+// machine was suspended, it takes a sample and waits for that. If ctx is done,
+// it waits only for minWindow.
 func (s *sampler) baseline(ctx context.Context, src source) *sample {
 	begin, enough := s.recall(src)
 	if begin == nil {
 		if begin = s.sample(ctx, src); begin.err != nil {
 			return begin
 		}
-		s.record(ctx) // what is asked next must not wait once more
+		s.record(ctx) // so that the next word does not have to wait, too
 	}
 	if enough {
 		return begin
@@ -286,8 +288,9 @@ func (s *sampler) baseline(ctx context.Context, src source) *sample {
 	return begin
 }
 
-// recall finds the newest sample in the history that a first reply may count
-// from, or else the oldest that will be enough soon; nil where there is none.
+// recall returns the newest sample in the history that a first reply may start
+// from, or else the oldest one that soon will be old enough; nil if there is
+// none.
 func (s *sampler) recall(src source) (begin *sample, enough bool) {
 	s.mu.Lock()
 	past := s.history[src]
@@ -295,7 +298,8 @@ func (s *sampler) recall(src source) (begin *sample, enough bool) {
 	now := time.Now()
 	for _, old := range slices.Backward(past) {
 		age := now.Sub(old.at)
-		// The clock that measures age stands still while some systems sleep.
+		// On some systems, the monotonic clock stops while the system sleeps,
+		// so the wall clock is compared, too.
 		if max(age, now.Round(0).Sub(old.at.Round(0))) > s.most {
 			break
 		}
