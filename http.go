@@ -24,32 +24,34 @@ import (
 )
 
 const (
-	headTime  = 10 * time.Second // for a whole request
-	idleTime  = 5 * time.Minute  // between two, unless -w says else
-	maxHeader = 8 << 10          // bytes
-	maxLines  = 200              // of headers: each costs far more than its bytes
+	headTime  = 10 * time.Second // timeout for receiving a request
+	idleTime  = 5 * time.Minute  // between two requests, without -w
+	maxHeader = 8 << 10          // bytes of a header
+	maxLines  = 200              // of a header: each costs far more memory than its bytes
 )
 
-// A web answers the connections that turn out to speak HTTP. It is the
-// listener of its own server, which accepts them when they are handed over.
+// A web serves the connections that turn out to speak HTTP. It is also the
+// listener of its http.Server, and accepts the connections that are handed over
+// to it.
 type web struct {
 	*http.Server
 	sampler     *sampler
 	ratchet     ratchet // of the counters in the metrics
 	connections func() int32
-	ctx         context.Context // of run; that of a request ends with its client's input
+	ctx         context.Context // of run; the context of a request ends with the input of its client
 
 	conns chan net.Conn
 	done  chan struct{}
 	close func()
-	names []string // that a Host may have, besides an address
+	names []string // allowed in Host, besides addresses
 }
 
-// sessionKey is where a request's context has the session of its connection.
+// sessionKey is the key of the session in the context of a request.
 type sessionKey struct{}
 
-// newWeb gives the web of a listener that requests may call by these names. Its
-// connections are counted elsewhere, and may be idle for that long.
+// newWeb returns a web that allows these host names. Its connections may be
+// idle for the given time, or for idleTime if that is 0. They are counted by
+// the server, whose count connections returns.
 func newWeb(smp *sampler, names []string, idle time.Duration, connections func() int32) *web {
 	w := &web{sampler: smp, connections: connections, conns: make(chan net.Conn), done: make(chan struct{}), names: append(names, "localhost")}
 	w.close = sync.OnceFunc(func() { close(w.done) })
@@ -64,7 +66,7 @@ func newWeb(smp *sampler, names []string, idle time.Duration, connections func()
 		WriteTimeout:      stuckTime,
 		IdleTimeout:       idle,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          log.New(io.Discard, "", 0), // clients' faults are theirs
+		ErrorLog:          log.New(io.Discard, "", 0), // errors of clients are not logged
 		ConnState: func(conn net.Conn, state http.ConnState) {
 			if state == http.StateIdle {
 				conn.(*webConn).lines.Store(0)
@@ -90,8 +92,8 @@ func (w *web) Close() error { w.close(); return nil }
 
 func (w *web) Addr() net.Addr { return &net.TCPAddr{} }
 
-// run serves what is handed over until ctx is done; then it finishes what is
-// under way, and soon.
+// run serves the connections until ctx is done. Then it finishes the pending
+// requests within a short time.
 func (w *web) run(ctx context.Context) {
 	w.ctx = ctx
 	over := make(chan struct{})
@@ -109,7 +111,8 @@ func (w *web) run(ctx context.Context) {
 	}
 }
 
-// take hands over the connection of a session that found HTTP.
+// take hands over the connection of a session that found HTTP. It calls gone
+// when the connection is closed.
 func (w *web) take(conn net.Conn, s *session, gone func()) {
 	conn.SetDeadline(time.Time{})
 	c := &webConn{Conn: conn, session: s, gone: sync.OnceFunc(gone)}
@@ -120,13 +123,13 @@ func (w *web) take(conn net.Conn, s *session, gone func()) {
 	}
 }
 
-// A webConn is a connection whose first bytes were read already. Its intervals
-// are those of the session that read them.
+// A webConn is a connection whose first bytes have been read already. Its
+// intervals are those of the session that read them.
 type webConn struct {
 	net.Conn
 	*session
 	gone  func()
-	lines atomic.Int32 // read since a request ended
+	lines atomic.Int32 // lines read since the last request ended
 }
 
 func (c *webConn) Read(p []byte) (int, error) {
@@ -135,7 +138,9 @@ func (c *webConn) Read(p []byte) (int, error) {
 		c.begun = c.begun[n:]
 		return n, nil
 	}
-	n, err := c.Conn.Read(p[:min(len(p), 1<<10)]) // not many requests at once, of which each may have its lines
+	// It reads little at a time, because the lines of several requests in one
+	// read would all count for one request.
+	n, err := c.Conn.Read(p[:min(len(p), 1<<10)])
 	if c.lines.Add(int32(bytes.Count(p[:n], []byte("\n")))) > maxLines {
 		io.WriteString(c.Conn, "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
 		return 0, errors.New("too many header lines")
@@ -160,7 +165,8 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		}
 		http.Error(out, "error: "+why, status)
 	}
-	// No browser shows, frames or runs for another site what it gets here.
+	// Browsers must not guess another type, and must not let other sites load
+	// the replies.
 	out.Header().Set("X-Content-Type-Options", "nosniff")
 	out.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
 	path := strings.TrimPrefix(r.URL.Path, "/")
@@ -168,8 +174,8 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	switch {
 	case !w.allowedHost(r.Host):
-		// Otherwise a page could read this by DNS rebinding: from a browser here,
-		// by a name that was made to point at this machine.
+		// Otherwise, a web page could read this machine by DNS rebinding,
+		// through a browser that can reach it.
 		refuse(http.StatusForbidden, fmt.Sprintf("host name %q not allowed (use an address, or allow it with --name)", r.Host))
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		out.Header().Set("Allow", "GET, HEAD")
@@ -199,7 +205,7 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 
 const plainText = "text/plain; charset=utf-8"
 
-// paths are those there are, besides that of the page.
+// paths returns the paths that are served, without that of the page.
 func paths() (all []string) {
 	for _, name := range words[:readings] {
 		all = append(all, "/"+name)
@@ -212,8 +218,8 @@ func paths() (all []string) {
 //go:embed page.html
 var page []byte
 
-// pagePolicy is the Content-Security-Policy of the page: nothing but its own
-// script and style, which are known by their hashes.
+// pagePolicy is the Content-Security-Policy of the page. It allows only the
+// page's own script and style, by their hashes.
 var pagePolicy = sync.OnceValue(func() string {
 	hash := func(tag string) string {
 		_, rest, _ := bytes.Cut(page, []byte("<"+tag+">"))
@@ -225,7 +231,7 @@ var pagePolicy = sync.OnceValue(func() string {
 		"; connect-src 'self'; img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 })
 
-// line gives the line that the session has for a word, or an error line.
+// line returns the session's reply to a word, which may be an error line.
 func (w *web) line(s *session, reading word) []byte {
 	s.answer(w.ctx, reading)
 	text := s.unsent
@@ -233,9 +239,9 @@ func (w *web) line(s *session, reading word) []byte {
 	return text
 }
 
-// stream sends a line every interval, each as it is made, until the client is
-// gone or stops reading, or w.ctx is done. An interval of 0 is the shortest in
-// which there is something new.
+// stream sends a line every interval, without buffering, until the client
+// disconnects or stops reading, or w.ctx is done. An interval of 0 means
+// minWindow, in which there always is something new.
 func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, reading word, interval time.Duration) {
 	out.Header().Set("Content-Type", plainText)
 	out.Header().Set("Cache-Control", "no-store")
@@ -243,7 +249,7 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 		return
 	}
 	conn := http.NewResponseController(out)
-	conn.SetReadDeadline(time.Time{}) // the client has nothing more to say
+	conn.SetReadDeadline(time.Time{}) // the client sends nothing more
 	c := clock{time.Now(), cmp.Or(interval, minWindow)}
 	for n := 0; ; n = c.after(n, time.Now(), 0) {
 		select {
@@ -260,7 +266,7 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 	}
 }
 
-// send answers with text, which may be an error line.
+// send sends text, with status 503 if it is an error line.
 func (w *web) send(out http.ResponseWriter, text []byte, kind string) {
 	out.Header().Set("Content-Type", kind)
 	out.Header().Set("Cache-Control", "no-store")
@@ -270,9 +276,10 @@ func (w *web) send(out http.ResponseWriter, text []byte, kind string) {
 	out.Write(text)
 }
 
-// allowedHost says whether host, of a request, is an address or a name of this host.
+// allowedHost reports whether the host of a request is an address or an allowed
+// name.
 func (w *web) allowedHost(host string) bool {
-	if host == "" { // from HTTP/1.0, which no browser speaks
+	if host == "" { // HTTP/1.0, which no browser uses
 		return true
 	}
 	if name, port, err := net.SplitHostPort(host); err == nil {
@@ -291,9 +298,9 @@ func (w *web) allowedHost(host string) bool {
 	return host != "" && slices.ContainsFunc(w.names, func(name string) bool { return strings.EqualFold(strings.TrimSuffix(name, "."), host) })
 }
 
-// metrics gives the counters in Prometheus' text format, those that
-// node_exporter has under its names and with its help; or, where they can't
-// be read, an error line.
+// metrics returns the counters in the Prometheus text format or, if they cannot
+// be read, an error line. Names and help texts are those of node_exporter, if
+// it has the metric.
 func (w *web) metrics(ctx context.Context) []byte {
 	cores, load := w.sampler.sample(ctx, perCPU), w.sampler.sample(ctx, averages)
 	if err := cmp.Or(cores.err, load.err); err != nil && !errors.Is(err, errors.ErrUnsupported) {
@@ -309,7 +316,7 @@ func (w *web) metrics(ctx context.Context) []byte {
 			text = fmt.Appendf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", r.cpu, name, r.seconds(mode))
 		}
 	}
-	if load.err == nil { // or there are none on this system
+	if load.err == nil { // otherwise, the system has no load averages
 		for _, average := range []struct {
 			minutes int
 			value   float64

@@ -21,11 +21,12 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 		return listenUnix(ctx, a.host)
 	}
 	if ip, err := netip.ParseAddr(a.host); err == nil && ip.Is4() && a.network == "tcp" {
-		a.network = "tcp4" // tcp takes 0.0.0.0 for IPv6 too
+		a.network = "tcp4" // with tcp, 0.0.0.0 would include IPv6
 	}
 	config := net.ListenConfig{KeepAliveConfig: keepAlive}
 	if setKeepAlive != nil {
-		// Connections inherit it: four system calls less for each of them.
+		// Connections inherit the setting, which saves four system calls for
+		// each.
 		config.KeepAlive, config.KeepAliveConfig.Enable = -1, false
 		config.Control = func(_, _ string, socket syscall.RawConn) error {
 			var err error
@@ -36,24 +37,24 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 }
 
 const (
-	maxRefusals    = 100 // being explained at once
-	fewDescriptors = 200 // that are left: then each new connection is checked, which costs four system calls
+	maxRefusals    = 100 // clients that can be told at the same time why they are refused
+	fewDescriptors = 200 // if fewer are left, each new connection is checked, which costs four system calls
 )
 
-// keepAlive is how a peer that vanished is found out: after half a minute.
+// keepAlive detects a peer that has disappeared within half a minute.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// A unixListener removes its socket, if it is still the one at path, when it
-// is closed.
+// A unixListener removes its socket when it is closed, if that is still the one
+// at path.
 type unixListener struct {
 	*net.UnixListener
 	path   string
 	socket os.FileInfo
 }
 
-// listenUnix listens on a socket at path that is for its owner alone. It
-// replaces one that nobody answers on. Of several that start at once on one path,
-// one gets there first.
+// listenUnix listens on a socket at path that only its owner can use. It
+// replaces a stale socket. If several processes start at once with the same
+// path, one succeeds and the others fail.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	unlock, err := lockPath(ctx, path)
 	if err != nil {
@@ -66,8 +67,8 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if err := checkUnused(path); err != nil {
 		return nil, err
 	}
-	// In a folder of its own nobody can connect before the mode is set, and
-	// its new name replaces an old socket without a moment in between.
+	// In a directory of its own, nobody can connect to the socket before its
+	// mode is set. Renaming it replaces a stale socket atomically.
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".cpunc")
 	if err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	defer os.RemoveAll(dir)
 	hidden := filepath.Join(dir, "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden, Net: "unix"})
-	if errors.Is(err, syscall.EINVAL) { // since it is a little longer than path
+	if errors.Is(err, syscall.EINVAL) { // because the temporary path is a little longer
 		err = syscall.ENAMETOOLONG
 	}
 	if err != nil {
@@ -94,7 +95,8 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-// checkUnused fails if somebody answers on the socket at path, or nobody could.
+// checkUnused fails if a process listens on the socket at path, or if path
+// cannot be dialed.
 func checkUnused(path string) error {
 	for _, kind := range []string{"unix", "unixgram", "unixpacket"} {
 		conn, err := net.DialTimeout(kind, path, time.Second)
@@ -107,19 +109,19 @@ func checkUnused(path string) error {
 			return errors.New("address already in use")
 		case errors.Is(err, os.ErrPermission):
 			return err
-		case kind == "unix" && errors.Is(err, syscall.EINVAL): // nobody could dial it
+		case kind == "unix" && errors.Is(err, syscall.EINVAL): // path is too long to be dialed
 			return syscall.ENAMETOOLONG
 		}
 	}
 	return nil
 }
 
-// lockTime is how long another process may take to make or remove its socket.
+// lockTime is how long another process may take to create or remove its socket.
 const lockTime = 5 * time.Second
 
-// lockPath waits until no other process makes or removes a socket at path, and
-// keeps them from it until unlock. The lock is on a file beside path, which is
-// there no longer than the lock.
+// lockPath waits until no other process is creating or removing a socket at
+// path, and prevents that until unlock. The lock is on a separate file, which
+// exists only as long as the lock.
 func lockPath(ctx context.Context, path string) (unlock func(), err error) {
 	name := path + ".lock"
 	for deadline := time.Now().Add(lockTime); ; {
@@ -134,7 +136,7 @@ func lockPath(ctx context.Context, path string) (unlock func(), err error) {
 				return func() { os.Remove(name); f.Close() }, nil
 			}
 		}
-		f.Close() // somebody else's, or what its owner has just removed
+		f.Close() // locked by another process, or just removed by it
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			return nil, errors.New("address already in use")
 		}
@@ -149,7 +151,8 @@ func (l *unixListener) Close() error {
 	defer cancel()
 	if unlock, err := lockPath(soon, l.path); err == nil {
 		defer unlock()
-		// A socket that has taken its place may even have its number.
+		// A new socket at path may have the same inode number, so the times are
+		// compared, too.
 		now, err := os.Lstat(l.path)
 		if err == nil && os.SameFile(now, l.socket) && now.ModTime().Equal(l.socket.ModTime()) {
 			os.Remove(l.path)
@@ -158,23 +161,23 @@ func (l *unixListener) Close() error {
 	return l.UnixListener.Close()
 }
 
-// A server answers every connection to one listener.
+// A server serves all connections of one listener.
 type server struct {
 	sampler  *sampler
 	verbose  int
 	once     bool
-	idle     time.Duration // how long a client may send nothing; 0: forever
+	idle     time.Duration // limit for idle clients; 0: none
 	allow    prefixes
 	maxConns int32
-	web      *web // nil where HTTP is not spoken
+	web      *web // nil if HTTP is not served
 
 	running  sync.WaitGroup
-	serving  atomic.Int32 // connections
-	refusals atomic.Int32 // that are being explained
+	serving  atomic.Int32 // open connections
+	refusals atomic.Int32 // clients that are being told why they are refused
 }
 
-// serve accepts connections, each with a goroutine of its own, until ctx is
-// done, and returns when the last of them has ended.
+// serve accepts connections and serves each in its own goroutine until ctx is
+// done. It returns when the last one has ended.
 func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 	defer srv.running.Wait()
 	defer ln.Close()
@@ -200,16 +203,16 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// accept waits for a connection until ctx is done or ln closed, which is an
-// error. What else fails is tried again: there may be no descriptors for a while,
-// or the client be gone already.
+// accept waits for a connection. It fails only if ctx is done or ln is closed.
+// Other errors are temporary, such as too many open files or a client that has
+// disconnected already, so it retries.
 func (srv *server) accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 	var pause time.Duration
 	for {
 		var conn net.Conn
 		var err error
 		if int(srv.serving.Load()+srv.refusals.Load()) > maxDescriptors()-fewDescriptors {
-			err = checkDescriptors(2) // for a connection and, beside it, for reading the counters
+			err = checkDescriptors(2) // for a connection, and for reading the counters at the same time
 		}
 		if err == nil {
 			conn, err = ln.Accept()
@@ -245,7 +248,8 @@ func checkDescriptors(n int) error {
 	return nil
 }
 
-// refuse tells a client that there are too many, unless too many are being told.
+// refuse tells a client that the connection limit is reached, unless it is
+// telling too many clients already.
 func (srv *server) refuse(conn net.Conn) {
 	srv.log(conn, "rejected: connection limit %d reached", srv.maxConns)
 	if srv.refusals.Add(1) > maxRefusals {
@@ -266,7 +270,8 @@ func (srv *server) refuse(conn net.Conn) {
 	})
 }
 
-// beginsHTTP reads, for a moment, until it is clear whether a client speaks HTTP.
+// beginsHTTP reads for a short time, until it is clear whether the client
+// speaks HTTP.
 func beginsHTTP(conn net.Conn) bool {
 	conn.SetReadDeadline(time.Now().Add(leaveTime / 4))
 	var in [16]byte // longer than any method
@@ -279,7 +284,7 @@ func beginsHTTP(conn net.Conn) bool {
 	}
 }
 
-// attend is the goroutine of one connection.
+// attend serves one connection, in its own goroutine.
 func (srv *server) attend(ctx context.Context, conn net.Conn) error {
 	s := &session{sampler: srv.sampler, idle: srv.idle, http: srv.web != nil}
 	srv.log(conn, "connected")
@@ -295,10 +300,10 @@ func (srv *server) attend(ctx context.Context, conn net.Conn) error {
 	return err
 }
 
-// leave counts a connection out.
+// leave logs the end of a connection and removes it from the count.
 func (srv *server) leave(conn net.Conn, s *session, err error) {
 	switch {
-	case srv.verbose == 0: // then there is no need to count up the requests
+	case srv.verbose == 0: // nothing is logged, so s.requests is not needed
 	case err == nil:
 		srv.log(conn, "closed, %s", s.requests())
 	default:
@@ -313,22 +318,22 @@ func (srv *server) serveStdio(ctx context.Context, conn *duplex) error {
 	srv.serving.Add(1)
 	srv.running.Add(1)
 	err := srv.attend(ctx, conn)
-	srv.running.Wait() // it may have become HTTP
+	srv.running.Wait() // the connection may have been handed over to HTTP
 	switch {
-	case errors.Is(err, errSilent): // no failure, as little as over a network
+	case errors.Is(err, errSilent): // not a failure, just as over a network
 		err = nil
-	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil: // it was not to wait longer
+	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil: // cut short by a signal
 		return nil
-	case errors.Is(err, os.ErrDeadlineExceeded): // waited for already
+	case errors.Is(err, os.ErrDeadlineExceeded): // flush would only wait again
 		return stdoutError(err)
 	}
 	return cmp.Or(stdoutError(conn.flush(ctx)), err)
 }
 
-// onListening is told the address when the listener is ready.
+// onListening is called with the address when the listener is ready.
 var onListening = func(net.Addr) {}
 
-// log says something of a client, if that is asked for.
+// log logs a message about a client, with -v.
 func (srv *server) log(conn net.Conn, format string, args ...any) {
 	if srv.verbose == 0 {
 		return

@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	maxToken  = 64                     // bytes with no word and no newline that end a session
-	maxReply  = 16 << 10               // bytes of replies that wait to leave together
-	stuckTime = 10 * time.Second       // how long a client may leave its replies unread
-	leaveTime = 400 * time.Millisecond // for what is to be read or written in the end
+	maxToken  = 64                     // bytes without a word or a newline that end a session
+	maxReply  = 16 << 10               // bytes of replies that are written together
+	stuckTime = 10 * time.Second       // for a client that does not read its replies
+	leaveTime = 400 * time.Millisecond // for the last reads and writes before the end
 )
 
-// methods are those of HTTP.
+// methods are the HTTP methods.
 var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"}
 
-// speaksHTTP says whether a client is one of HTTP, by the first bytes that it
-// sends: a method and a space. No word begins with a capital letter, so they are
-// decided with the first byte that differs.
+// speaksHTTP reports whether the first bytes from a client are an HTTP method
+// and a space. decided is false while more bytes are needed to tell. For a
+// word, one byte is enough, because no word begins with a capital letter.
 func speaksHTTP(begin []byte) (http, decided bool) {
 	method, _, ended := bytes.Cut(begin, []byte(" "))
 	for _, m := range methods {
@@ -41,24 +41,24 @@ func speaksHTTP(begin []byte) (http, decided bool) {
 	return false, true
 }
 
-// errHTTP says that a conversation is one in HTTP.
+// errHTTP means that the client speaks HTTP.
 var errHTTP = errors.New("speaks HTTP")
 
-// errSilent is why a client is let go that says nothing for too long.
+// errSilent means that the client has been idle for too long.
 var errSilent = errors.New("idle")
 
 const noWord word = -1
 
-// A scanner finds the words in what a client sends. It takes one byte after
-// the other, so how they were cut into packets cannot matter.
+// A scanner finds the words in the input of a client. It takes one byte at a
+// time, so that packet boundaries do not matter.
 type scanner struct {
-	token [maxToken]byte // what came since the last word or newline
+	token [maxToken]byte // input since the last word or newline
 	n     int
-	skip  bool // the token had its error; the rest of its line is dropped
+	skip  bool // the token has been reported; the rest of its line is ignored
 }
 
-// next takes one byte and gives the word that it completes, or an error when
-// it ends something that is no word.
+// next takes one byte. It returns the word that is complete with it, or an
+// error if it ends an unknown word.
 func (s *scanner) next(b byte) (word, error) {
 	blank := b == ' ' || b == '\t' || b == '\r' || b == '\n'
 	var err error
@@ -88,8 +88,9 @@ func (s *scanner) next(b byte) (word, error) {
 	return noWord, err
 }
 
-// end is the end of a token: white space, too many bytes, or the end of input.
-// It gives the error that the client has yet to be told.
+// end ends a token, at white space, at the maximum length or at the end of
+// input. It returns an error if the token is an unknown word that has not been
+// reported.
 func (s *scanner) end() error {
 	if s.n == 0 || s.skip {
 		return nil
@@ -98,39 +99,42 @@ func (s *scanner) end() error {
 	return fmt.Errorf("unknown word %q (known: %s)", s.token[:s.n], strings.Join(words[:], ", "))
 }
 
-// full says that the client sent as much without a word as it may.
+// full reports whether the client has sent maxToken bytes without a word or
+// newline.
 func (s *scanner) full() bool { return s.n == maxToken }
 
-// A session replies to one client. Its intervals are its own: a reply covers
-// the time since this session last replied to the same word.
+// A session replies to one client. Each reply covers the time since this
+// session's previous reply to the same word.
 type session struct {
 	sampler *sampler
-	idle    time.Duration        // how long the client may send nothing; 0: forever
-	http    bool                 // HTTP is told from words
-	trace   func(request string) // is told every request; nil when nobody listens
+	idle    time.Duration        // limit for an idle client; 0: none
+	http    bool                 // whether the client may speak HTTP
+	trace   func(request string) // called with every request; nil if they are not logged
 
-	begun   []byte // what was read of HTTP
+	begun   []byte // the beginning of a connection that is HTTP
 	scan    scanner
 	last    [readings]reply
 	asked   [readings]int
-	scrapes int // of the metrics
+	scrapes int // number of requests for the metrics
 	unsent  []byte
-	ended   bool      // the client ended its input
+	ended   bool      // whether the client ended its input
 	stuckAt time.Time // the deadline of writes
 }
 
-// A reply is the line that a word got, and the sample where its interval ends.
+// A reply is the latest line for a word, and the sample at the end of its
+// interval.
 type reply struct {
 	line []byte
 	end  *sample
 }
 
-// serve replies to the words that arrive on conn, and closes it in the end.
+// serve replies to the words that arrive on conn, and then closes it, unless it
+// is HTTP.
 func (s *session) serve(ctx context.Context, conn net.Conn) error {
 	err := s.converse(ctx, conn)
 	switch {
 	case err == errHTTP:
-	case s.ended: // then nothing is unread
+	case s.ended: // then no input is unread
 		conn.Close()
 	default:
 		hangUp(conn)
@@ -139,11 +143,11 @@ func (s *session) serve(ctx context.Context, conn net.Conn) error {
 }
 
 // converse replies to the words that arrive on conn until the client says bye,
-// ends its input or is gone, or ctx is done. What one read brings is replied to
-// with one write. The error says why conn had to be closed; errHTTP says that
-// the client speaks HTTP, of which s.begun has what was read.
+// ends its input or disconnects, or ctx is done. It replies to the words of one
+// read with one write. The error is why conn had to be closed; errHTTP means
+// that the client speaks HTTP, and s.begun then holds what was read.
 func (s *session) converse(ctx context.Context, conn net.Conn) error {
-	// Reading stops at once; a reply under way is finished, and soon.
+	// Reading stops at once. A reply in progress may finish within leaveTime.
 	defer context.AfterFunc(ctx, func() {
 		conn.SetReadDeadline(time.Now())
 		conn.SetWriteDeadline(time.Now().Add(leaveTime))
@@ -179,19 +183,20 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 	}
 }
 
-// listen reads what the client sends, for no longer than it may be silent.
+// listen reads what the client sends. It fails if the client is idle for too
+// long.
 func (s *session) listen(ctx context.Context, conn net.Conn, in []byte) (int, error) {
 	if s.idle > 0 {
 		conn.SetReadDeadline(time.Now().Add(s.idle))
-		if ctx.Err() != nil { // then the deadline of converse may have come first
+		if ctx.Err() != nil { // converse may have set its deadline before
 			return 0, ctx.Err()
 		}
 	}
 	return conn.Read(in)
 }
 
-// ending says whether there is something wrong with the end of a conversation
-// for which reading gave err.
+// ending returns why a conversation failed, if it did. err is the error of the
+// last read.
 func (s *session) ending(ctx context.Context, err error) error {
 	switch {
 	case err == io.EOF, ctx.Err() != nil:
@@ -202,8 +207,8 @@ func (s *session) ending(ctx context.Context, err error) error {
 	return err
 }
 
-// take adds what the bytes call for to the replies, and says whether the
-// session goes on.
+// take adds replies to the words in the input, and reports whether the session
+// continues.
 func (s *session) take(ctx context.Context, conn net.Conn, bytes []byte) (open bool, err error) {
 	for _, b := range bytes {
 		w, wrong := s.scan.next(b)
@@ -241,9 +246,9 @@ func (s *session) refuse(err error) {
 	s.unsent = fmt.Appendf(s.unsent, "error: %v\n", err)
 }
 
-// answer adds the reply to w. For 100 ms, less the tick by which a client may be
-// early, that is the line that w got before: the counters are too coarse for
-// shorter intervals.
+// answer adds the reply to w. Within 100 ms, minus the tick by which a client
+// may be early, that is the same line again, because the counters are too
+// coarse for shorter intervals.
 func (s *session) answer(ctx context.Context, w word) {
 	last := &s.last[w]
 	if last.end == nil || time.Since(last.end.at) >= minWindow-tick {
@@ -257,8 +262,8 @@ func (s *session) answer(ctx context.Context, w word) {
 	s.unsent = append(s.unsent, last.line...)
 }
 
-// read makes the line that w reads since its last reply, or else since what the
-// sampler has for a first one.
+// read sets last to the reading of w since its previous reply or, for a first
+// reply, since the baseline of the sampler.
 func (s *session) read(ctx context.Context, w word, last *reply) error {
 	begin := last.end
 	if begin == nil && w.source() != averages {
@@ -275,17 +280,18 @@ func (s *session) read(ctx context.Context, w word, last *reply) error {
 	return nil
 }
 
-// flush writes the replies. A client that does not read them in time is cut off,
-// with no more of them kept in the kernel's buffers.
+// flush writes the replies. If the client does not read them in time, flush
+// resets the connection, so that the kernel drops what it has buffered.
 func (s *session) flush(ctx context.Context, conn net.Conn) error {
 	if len(s.unsent) == 0 {
 		return nil
 	}
-	// Once a second is enough: to set a deadline costs as much as the reply.
+	// Once a second is enough, because setting a deadline costs as much as a
+	// reply.
 	if now := time.Now(); s.stuckAt.Sub(now) < stuckTime {
 		s.stuckAt = now.Add(stuckTime + time.Second)
 		conn.SetWriteDeadline(s.stuckAt)
-		if ctx.Err() != nil { // then the deadline of converse may have come first
+		if ctx.Err() != nil { // converse may have set its deadline before
 			conn.SetWriteDeadline(now.Add(leaveTime))
 		}
 	}
@@ -295,12 +301,12 @@ func (s *session) flush(ctx context.Context, conn net.Conn) error {
 		tcp.Close()
 	}
 	if s.unsent = s.unsent[:0]; cap(s.unsent) > 1<<10 {
-		s.unsent = nil // an exception, not to be held until the next one
+		s.unsent = nil // a rare case; do not keep the memory until the next one
 	}
 	return err
 }
 
-// requests says how often each word was asked for.
+// requests returns how often each word was requested, for the log.
 func (s *session) requests() string {
 	var counts []string
 	for w, n := range s.asked {
@@ -317,8 +323,8 @@ func (s *session) requests() string {
 	return "requests: " + strings.Join(counts, " ")
 }
 
-// hangUp closes conn so that the last reply arrives: closing with input unread
-// resets a TCP connection, and the reset can overtake the reply.
+// hangUp closes conn so that the last reply arrives. Closing a TCP connection
+// with unread input resets it, and the reset can overtake the reply.
 func hangUp(conn net.Conn) {
 	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		conn.SetReadDeadline(time.Now().Add(leaveTime))
