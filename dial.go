@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	maxAnswer = 64 << 10               // bytes: 10,000 cores
-	maxBlank  = 4 << 10                // bytes of empty lines beside a reply
-	silence   = 100 * time.Millisecond // ends a reply that has no newline
-	byeTime   = 100 * time.Millisecond
+	maxAnswer = 64 << 10               // bytes of a reply: enough for 10,000 cores
+	maxBlank  = 4 << 10                // bytes of empty lines before a reply
+	silence   = 100 * time.Millisecond // a pause this long ends a reply that has no newline
+	byeTime   = 100 * time.Millisecond // timeout for sending bye
 )
 
-// A dialer connects to addresses. Every way to reach a session is here.
+// A dialer connects to addresses of every kind.
 type dialer struct {
-	wait    time.Duration // for a connection
-	first   time.Duration // that the first line of this machine covers
+	wait    time.Duration // timeout for connecting
+	first   time.Duration // time that the first line of this machine covers
 	verbose bool
-	stderr  io.Writer // of commands
+	stderr  io.Writer // standard error of commands
 }
 
 func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
@@ -64,19 +64,20 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	return conn, nil
 }
 
-// isBusy says whether a Unix socket has no room for one more connection, which
-// the kernel says at once instead of waiting.
+// isBusy reports whether the queue of a Unix socket is full. The kernel then
+// fails at once with EAGAIN instead of waiting.
 func isBusy(err error) bool {
 	var call *os.SyscallError
 	if !errors.As(err, &call) {
 		return false
 	}
-	again, ok := call.Err.(interface{ Timeout() bool }) // as EAGAIN is
+	again, ok := call.Err.(interface{ Timeout() bool }) // true for EAGAIN
 	return ok && again.Timeout()
 }
 
-// thisMachine starts a session over a pipe in memory, whose first replies cover that
-// much time. Closing it ends the session.
+// thisMachine starts a session for this machine over a pipe in memory. Its
+// first replies cover the given time, within limits. Closing the connection
+// ends the session.
 func thisMachine(first time.Duration) net.Conn {
 	client, server := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -85,7 +86,7 @@ func thisMachine(first time.Duration) net.Conn {
 	go func() {
 		defer onPanic()
 		defer cancel()
-		smp.record(ctx) // so that the first replies wait together, not one by one
+		smp.record(ctx) // so that the first replies wait at the same time, not in turn
 		(&session{sampler: smp}).serve(ctx, server)
 	}()
 	return client
@@ -94,15 +95,15 @@ func thisMachine(first time.Duration) net.Conn {
 // A peer is the client's end of a session.
 type peer struct {
 	net.Conn
-	stay    func() bool // calls off the bye that the end of the run sends
+	stay    func() bool // cancels the bye at the end of the run, and reports whether that was in time
 	unread  []byte
 	blank   int  // bytes of empty lines since the request
-	lines   bool // it has ended a reply with a newline: it always does
-	replied bool // to a request
+	lines   bool // a reply ended with a newline, so all of them do
+	replied bool // whether it has replied to a request
 }
 
-// ask sends the words in one request, and gives the numbers of each reply as
-// they came.
+// ask sends the words in one request and returns the numbers of each reply as
+// text.
 func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 	deadline := time.Now().Add(wait)
 	p.blank = 0
@@ -115,8 +116,8 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 		request = append(append(request, w.String()...), ' ')
 	}
 	request[len(request)-1] = '\n'
-	// An error of the write shows when reading, after what the server may have
-	// said before it closed.
+	// If the write fails, the read reports it, after any text that the server
+	// sent before it closed the connection.
 	p.SetWriteDeadline(deadline)
 	p.Write(request)
 	replies := make([][]string, len(ws))
@@ -143,15 +144,17 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 	return replies, nil
 }
 
-// A staleError is a connection that was lost before a reply began, perhaps long ago.
+// A staleError means that the connection was lost before a reply began, perhaps
+// long before the request.
 type staleError struct{ error }
 
-// line reads the reply to w, which a newline ends, or, from older servers, a
-// silence; but cores is so long that a silence may be in the middle. The line is
-// valid until the next call.
+// line reads the reply to w. It ends with a newline or, from older servers,
+// with a pause, except for cores, which is so long that there may be a pause in
+// the middle. The line is valid until the next call.
 func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 	for {
-		// An empty line is what was left of a reply that a silence ended.
+		// An empty line is the newline that arrived late, after a pause had
+		// ended the reply.
 		rest := bytes.TrimLeft(p.unread, "\r\n")
 		p.blank += len(p.unread) - len(rest)
 		if p.unread = rest; p.blank > maxBlank {
@@ -184,7 +187,7 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 	}
 }
 
-// parseReply checks that line replies to w, and splits it into its numbers.
+// parseReply checks that line is a reply to w and splits it into its numbers.
 func parseReply(w word, line []byte) ([]string, error) {
 	if text, ok := bytes.CutPrefix(line, []byte("error: ")); ok {
 		return nil, errors.New(excerptText(text))
@@ -206,6 +209,7 @@ func parseReply(w word, line []byte) ([]string, error) {
 	return columns, nil
 }
 
+// bye tells the server that the session is over and closes the connection.
 func bye(conn net.Conn) {
 	conn.SetWriteDeadline(time.Now().Add(byeTime))
 	conn.Write([]byte("bye\n"))

@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// A line is what one tick brought: the columns of all hosts side by side.
+// A line is the result of one tick: the columns of all hosts side by side.
 type line struct {
-	at       time.Time // of the tick, or of a reply that came after its interval
+	at       time.Time // time of the tick, or of a reply that came after its interval
 	names    []string
-	columns  []string // numbers as they came, nan for gaps and what the server does not know
-	answered bool     // by any host
-	settled  bool     // every host has replied or failed at least once
+	columns  []string // numbers as received, or nan
+	answered bool     // whether any host has replied
+	settled  bool     // whether every host has replied or failed at least once
 }
 
-// add appends the columns of one host, with a prefix to their names: its replies
-// to the words, or gaps. There is no knowing how wide a reply to cores is that did
-// not come; the last one had that many.
+// add adds the columns of one host, with a prefix to their names: its replies
+// to the words, or nan. If there is no reply to cores, cores is the number of
+// columns that it had last.
 func (l *line) add(prefix string, ws []word, replies [][]string, cores int) {
 	for i, w := range ws {
 		for c := range cmp.Or(w.width(), cores, 1) {
@@ -36,7 +36,7 @@ func (l *line) add(prefix string, ws []word, replies [][]string, cores int) {
 	}
 }
 
-// value is column i as a number; NaN for a gap.
+// value returns column i as a number, or NaN for a gap.
 func (l line) value(i int) float64 {
 	x, err := strconv.ParseFloat(l.columns[i], 64)
 	if err != nil {
@@ -45,7 +45,7 @@ func (l line) value(i int) float64 {
 	return x
 }
 
-// decimals is how many the column of that name has.
+// decimals returns the number of decimals in a column with this name.
 func decimals(name string) int {
 	if strings.HasPrefix(name[strings.LastIndexByte(name, '/')+1:], "load") {
 		return 2
@@ -53,7 +53,7 @@ func decimals(name string) int {
 	return 1
 }
 
-// columnName is what column c of the answer to w is called.
+// columnName returns the name of column c in a reply to w.
 func columnName(w word, c int) string {
 	switch w {
 	case coresWord:
@@ -72,11 +72,12 @@ func columnName(w word, c int) string {
 type printer struct {
 	w          io.Writer
 	timeFormat string // of the time in front of the columns, if any
-	header     bool   // name the columns at first, and whenever they change
+	header     bool   // name the columns first and whenever they change
 	names      []string
 }
 
-// print writes l at once and with one write: whoever reads must not wait.
+// print writes l with one write and without delay, because a reader may be
+// waiting for it.
 func (p *printer) print(l line) error {
 	var text []byte
 	if p.header && !slices.Equal(p.names, l.names) {
@@ -99,7 +100,8 @@ func (p *printer) print(l line) error {
 	return err
 }
 
-// A summary is what -v says at the end of each column, as ping does.
+// A summary holds the statistics of each column that -v logs at the end, as
+// ping does.
 type summary struct {
 	names   []string
 	columns map[string]*extent
@@ -128,7 +130,7 @@ func (s *summary) print() {
 	}
 }
 
-// An extent is how far some values reach; gaps are none.
+// An extent is the minimum, maximum and sum of n values. Gaps are not counted.
 type extent struct {
 	n             int
 	min, max, sum float64

@@ -15,52 +15,53 @@ import (
 )
 
 const (
-	maxLate = 100 * time.Millisecond // that a tick may be, when half its time is over
+	maxLate = 100 * time.Millisecond // a tick may always be this late, even if the interval is short
 
-	minPause = 500 * time.Millisecond // before a host is dialed again
+	minPause = 500 * time.Millisecond // between attempts to reconnect
 	maxPause = 30 * time.Second
 )
 
 // A host is one address that is polled.
 type host struct {
 	address
-	cores   int        // how many columns its last reply to cores had
-	replies [][]string // of the tick that is under way; nil for none
+	cores   int        // number of columns in its last reply to cores
+	replies [][]string // to the current tick; nil if none
 
 	polled, answered int
-	settled          bool // it has replied or failed at least once
+	settled          bool // whether it has replied or failed at least once
 
-	// While it is busy, a goroutine asks it or redials it, and owns the rest.
+	// While busy is set, a goroutine polls or redials the host, and owns the
+	// fields below.
 	busy  atomic.Bool
-	peer  *peer         // nil while there is no connection
-	lost  time.Time     // since when it has not replied, if it has not
-	pause time.Duration // before the last attempt to dial it again
+	peer  *peer         // nil if there is no connection
+	lost  time.Time     // when it was lost; zero if it has replied since
+	pause time.Duration // before the last attempt to reconnect
 }
 
-// A poller asks every host the same words at each tick, and gives out what
-// comes back as lines.
+// A poller sends the same words to every host at each tick, and emits the
+// replies as lines.
 type poller struct {
 	hosts    []*host
 	words    []word
-	input    *lineReader // if not nil, it has the words and sets the pace
+	input    *lineReader // if not nil, it provides the words and sets the pace
 	interval time.Duration
-	wait     time.Duration // for a reply
-	count    int           // of lines; 0 for no end
-	keep     bool          // dial lost hosts again, and do without them meanwhile
+	wait     time.Duration // timeout for a reply
+	count    int           // number of lines; 0: no limit
+	keep     bool          // reconnect lost hosts, and emit gaps meanwhile
 	dial     func(context.Context, address) (net.Conn, error)
 	emit     func(line) error
 	pauses   pauses
 
-	end      context.CancelCauseFunc // of the run; the first cause counts
-	asking   sync.WaitGroup          // the goroutines of ticks
-	farewell sync.WaitGroup          // the connections that have yet to be told bye
+	end      context.CancelCauseFunc // ends the run; the first cause counts
+	asking   sync.WaitGroup          // goroutines of ticks
+	farewell sync.WaitGroup          // connections to which bye has not been sent yet
 }
 
-// run polls until there are count lines, a host is lost, emit fails or ctx is
-// done. On return every session was told bye.
+// run polls until it has emitted count lines, a host is lost, emit fails or ctx
+// is done. Before it returns, it ends every session with bye.
 func (p *poller) run(ctx context.Context) error {
 	ctx, p.end = context.WithCancelCause(ctx)
-	p.end(p.poll(ctx)) // unless a host was the end of it
+	p.end(p.poll(ctx)) // no effect if a lost host has already ended the run
 	p.asking.Wait()
 	p.farewell.Wait()
 	if err := context.Cause(ctx); err != errEnd && err != context.Canceled && err != context.DeadlineExceeded {
@@ -69,15 +70,17 @@ func (p *poller) run(ctx context.Context) error {
 	return nil
 }
 
-// poll gives errEnd when it has polled enough, or ctx is done.
+// poll emits a line per tick. It returns errEnd after count lines or when ctx
+// is done.
 func (p *poller) poll(ctx context.Context) error {
-	if !p.keep { // then it begins when all are there
+	if !p.keep { // the first tick needs all of them
 		if _, ok := p.tick(ctx, nil, time.Time{}); !ok {
 			return errEnd
 		}
 	}
-	// A host alone may be late. Beside others, or where a gap must show, its
-	// time is over with the tick; but see mayTakeLonger.
+	// A single host may reply late. With several hosts, or with keep, a host
+	// that has not replied before the next tick leaves a gap; but see
+	// mayTakeLonger.
 	patient := len(p.hosts) == 1 && !p.keep || p.interval == 0
 	c := clock{time.Now(), p.interval}
 	n := 0
@@ -88,14 +91,14 @@ func (p *poller) poll(ctx context.Context) error {
 		}
 		at, over := c.at(tick), time.Time{}
 		if !patient && (lines > 0 || !p.mayTakeLonger()) {
-			over = latest(c.at(tick+1), time.Now().Add(p.interval/2)) // half of it is left to the late
+			over = latest(c.at(tick+1), time.Now().Add(p.interval/2)) // at least half an interval, even if the tick began late
 		}
 		l, ok := p.tick(ctx, ws, over)
 		if !ok {
 			return errEnd
 		}
 		if off := at.Sub(l.at); p.interval > 0 && -off <= p.interval {
-			l.at = l.at.Add(off) // the wall clock of now, the phase of the tick
+			l.at = l.at.Add(off) // the time of the tick by the current wall clock
 		}
 		if err := p.emit(l); err != nil {
 			return err
@@ -105,8 +108,8 @@ func (p *poller) poll(ctx context.Context) error {
 	return errEnd
 }
 
-// next waits for tick n, or the next request of the input, and gives the words and
-// the tick.
+// next waits for tick n, or for the next request of the input, and returns the
+// words and the tick.
 func (p *poller) next(ctx context.Context, c clock, n int) ([]word, int, error) {
 	if p.input != nil {
 		ws, err := p.request(ctx)
@@ -116,7 +119,7 @@ func (p *poller) next(ctx context.Context, c clock, n int) ([]word, int, error) 
 	return p.words, n, err
 }
 
-// following gives the tick after n, which is over now.
+// following returns the tick after n, which has just ended.
 func (p *poller) following(c *clock, n int, patient, answered bool) int {
 	now := time.Now()
 	switch {
@@ -125,16 +128,17 @@ func (p *poller) following(c *clock, n int, patient, answered bool) int {
 	case p.interval > 0:
 		return c.after(n, now, p.late())
 	case p.input == nil && !answered:
-		c.start = now.Add(time.Second) // or nan would come as fast as it prints
+		c.start = now.Add(time.Second) // otherwise, nan would be printed without pause
 	}
 	return n
 }
 
-// late is how late a tick may begin.
+// late returns how late a tick may begin.
 func (p *poller) late() time.Duration { return max(p.interval/2, maxLate) }
 
-// mayTakeLonger says whether the first tick may last: a command may take its time to
-// connect, and this machine takes a whole interval for its first line.
+// mayTakeLonger reports whether the first tick has no time limit: a command may
+// take long to connect, and this machine takes a whole interval for its first
+// line.
 func (p *poller) mayTakeLonger() bool {
 	return slices.ContainsFunc(p.hosts, func(h *host) bool {
 		return h.network == command && !p.keep || h.network == memory
@@ -148,8 +152,8 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// await gives what comes first from ch, or errEnd when ctx is done before. When
-// the polling is to pause, it goes on only after that.
+// await returns the next value from ch, or errEnd if ctx is done first. While
+// polling is paused, it does not return a value.
 func await[T any](ctx context.Context, p *poller, ch <-chan T) (got T, err error) {
 	for {
 		select {
@@ -166,8 +170,8 @@ func await[T any](ctx context.Context, p *poller, ch <-chan T) (got T, err error
 	}
 }
 
-// due waits for tick n, and gives it, or the one in its place when it comes more
-// than a little late, since polling paused.
+// due waits for tick n and returns it. If that is too late, because polling was
+// paused, it waits for a later tick instead.
 func (p *poller) due(ctx context.Context, c clock, n int) (int, error) {
 	for {
 		if _, err := await(ctx, p, time.After(time.Until(c.at(n)))); err != nil {
@@ -181,7 +185,7 @@ func (p *poller) due(ctx context.Context, c clock, n int) (int, error) {
 	}
 }
 
-// request reads the next request from the input.
+// request returns the next request from the input.
 func (p *poller) request(ctx context.Context) ([]word, error) {
 	for {
 		in, err := await(ctx, p, p.input.next())
@@ -192,7 +196,7 @@ func (p *poller) request(ctx context.Context) ([]word, error) {
 			return nil, err
 		}
 		names := strings.Fields(in.text)
-		if len(names) == 0 { // a blank line asks nothing
+		if len(names) == 0 { // ignore blank lines
 			continue
 		}
 		ws, err := parseReadings(names)
@@ -203,18 +207,19 @@ func (p *poller) request(ctx context.Context) ([]word, error) {
 	}
 }
 
-// A result is what became of a host at one tick: its replies, or nil for a gap.
-// One without a host says that the tick is over.
+// A result is the outcome for a host at one tick: its replies, or nil for a
+// gap. A result without a host ends the tick.
 type result struct {
 	host    *host
 	replies [][]string
 }
 
-// tick asks every host that is not busy, each in a goroutine of this tick, and
-// makes a line of what comes back until the tick is over, if ever. Without words
-// it only connects. It is not ok when ctx is done before.
+// tick polls every host that is not busy, each in its own goroutine, and
+// collects the replies into a line until the time over, or without limit if
+// that is zero. Without words, it only connects. It reports false if ctx is
+// done first.
 func (p *poller) tick(ctx context.Context, ws []word, over time.Time) (l line, ok bool) {
-	results := make(chan result, len(p.hosts)+1) // what comes late stays there, and nobody reads it
+	results := make(chan result, len(p.hosts)+1) // buffered, because nobody reads late results
 	waiting := 0
 	for _, h := range p.hosts {
 		h.replies = nil
@@ -257,7 +262,7 @@ func (p *poller) tick(ctx context.Context, ws []word, over time.Time) (l line, o
 	return l, true
 }
 
-// take keeps the replies of the tick that is under way.
+// take stores the replies to the current tick.
 func (h *host) take(ws []word, replies [][]string) {
 	if h.replies = replies; len(ws) == 0 {
 		return
@@ -271,7 +276,7 @@ func (h *host) take(ws []word, replies [][]string) {
 	}
 }
 
-// wrap says of which host an error is, unless there is just this machine.
+// wrap adds the name of the host to an error, unless it is this machine.
 func (h *host) wrap(err error) error {
 	if h.network == memory && h.label == "" {
 		return err
@@ -279,9 +284,9 @@ func (h *host) wrap(err error) error {
 	return fmt.Errorf("%s: %w", h, err)
 }
 
-// ask is the goroutine of one host at one tick. The host's replies go into
-// results; one that fails ends the run, or, with keep, is dialed again after it
-// has left a gap.
+// ask polls one host at one tick, in its own goroutine, and sends the replies
+// to results. If the host fails, ask ends the run or, with keep, sends a gap
+// and reconnects.
 func (p *poller) ask(ctx context.Context, h *host, ws []word, results chan<- result) {
 	replies, err := p.exchange(ctx, h, ws)
 	switch {
@@ -290,7 +295,7 @@ func (p *poller) ask(ctx context.Context, h *host, ws []word, results chan<- res
 			say("%s: reconnected after %v", h, time.Since(h.lost).Round(100*time.Millisecond))
 			h.lost, h.pause = time.Time{}, 0
 		}
-		h.busy.Store(false) // the next tick may come as soon as this has its result
+		h.busy.Store(false) // first, because the next tick may begin once this result is sent
 		results <- result{h, replies}
 	case !p.keep:
 		p.end(err)
@@ -301,7 +306,8 @@ func (p *poller) ask(ctx context.Context, h *host, ws []word, results chan<- res
 	}
 }
 
-// exchange has h reply to the words, over the connection there is or a new one.
+// exchange sends the words to h, over its connection or a new one, and returns
+// the replies.
 func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, error) {
 	if h.peer == nil {
 		if err := p.connect(ctx, h); err != nil {
@@ -313,8 +319,8 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	}
 	replies, err := h.peer.ask(ws, p.wait)
 	if _, stale := err.(staleError); stale && h.peer.replied && p.keep {
-		// The listener may have closed it long since, for saying nothing, or
-		// have been started anew.
+		// The listener may have closed the idle connection long ago, or may
+		// have been restarted.
 		p.drop(h)
 		if dialErr := p.connect(ctx, h); dialErr != nil {
 			return nil, h.wrap(err)
@@ -325,7 +331,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 		h.peer.replied = true
 		return replies, nil
 	}
-	if h.network == command { // Ctrl-C ends it, too, and perhaps before us
+	if h.network == command { // Ctrl-C also ends the command, perhaps before ctx is done
 		select {
 		case <-ctx.Done():
 		case <-time.After(byeTime):
@@ -335,9 +341,9 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	return nil, h.wrap(err)
 }
 
-// redial dials h, which was lost to err, until that succeeds or ctx is done. The
-// pauses before double until it has replied, and vary, so that many clients do
-// not come back at once.
+// redial dials h, which was lost with err, until that succeeds or ctx is done.
+// The pauses double until h has replied, and are random, so that many clients
+// do not reconnect at the same time.
 func (p *poller) redial(ctx context.Context, h *host, err error) {
 	if h.lost.IsZero() {
 		h.lost = time.Now()
@@ -356,7 +362,7 @@ func (p *poller) redial(ctx context.Context, h *host, err error) {
 	}
 }
 
-// connect gives h a connection that is told bye at the end of the run.
+// connect dials h. At the end of the run, the connection is closed with bye.
 func (p *poller) connect(ctx context.Context, h *host) error {
 	conn, err := p.dial(ctx, h.address)
 	if err != nil {
@@ -365,12 +371,12 @@ func (p *poller) connect(ctx context.Context, h *host) error {
 	p.farewell.Add(1)
 	h.peer = &peer{Conn: conn, stay: context.AfterFunc(ctx, func() {
 		defer p.farewell.Done()
-		bye(conn) // what is asked now fails
+		bye(conn) // a pending request fails
 	})}
 	return nil
 }
 
-// drop closes the connection to h, if it has one.
+// drop closes the connection to h, if there is one, with bye.
 func (p *poller) drop(h *host) {
 	if h.peer != nil && h.peer.stay() {
 		defer p.farewell.Done()

@@ -17,10 +17,11 @@ import (
 	"time"
 )
 
-// errEnd ends the polling with nothing having failed.
+// errEnd ends polling without a failure.
 var errEnd = errors.New("end of polling")
 
-// stdoutError is what to say of an error of standard output, if it is one.
+// stdoutError wraps an error of writing to standard output. It returns nil if
+// err is nil.
 func stdoutError(err error) error {
 	if err == nil {
 		return err
@@ -28,10 +29,10 @@ func stdoutError(err error) error {
 	return fmt.Errorf("write standard output: %w", cause(err))
 }
 
-// reopenStdout opens standard output anew, if that is a pipe and the system can;
-// else it gives nil. The new one can be waited on without making the old one,
-// which other programs may share, non-blocking; and a named pipe whose reader has
-// left already is not waited for.
+// reopenStdout opens standard output again if it is a pipe and the system can
+// do that. Otherwise, it returns nil. The new file is non-blocking, so that it
+// can be polled, while the old one, which other programs may share, stays as it
+// is. Opening a named pipe whose reader has left does not block.
 func reopenStdout() *os.File {
 	if info, err := os.Stdout.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
 		return nil
@@ -43,17 +44,17 @@ func reopenStdout() *os.File {
 	return pipe
 }
 
-// watchReader calls gone when pipe's reader has gone away, so that cpunc ends
-// then and not only with the next line, or when pipe is closed. Where it can't be
-// waited on, that line does it.
+// watchReader calls gone when the reader of pipe has closed it, so that cpunc
+// exits at once and not at the next line. It also does so when pipe is closed.
+// If pipe cannot be polled, the next line fails instead.
 func watchReader(pipe *os.File, gone func()) {
 	conn, err := pipe.SyscallConn()
 	if err != nil || pipe.SetReadDeadline(time.Time{}) != nil {
 		return
 	}
 	first := true
-	// A pipe's writing end is never ready to be read, unless by its error, which
-	// Go may give as one.
+	// The writing end of a pipe becomes readable only by an error, which Go may
+	// report as readiness.
 	conn.Read(func(uintptr) bool {
 		first = !first
 		return first
@@ -61,14 +62,14 @@ func watchReader(pipe *os.File, gone func()) {
 	gone()
 }
 
-// An output is a writer that may block for ever, as a pipe that nobody reads,
-// and that is left when ctx is done.
+// An output is a writer that may block forever, such as a pipe that nobody
+// reads. It stops waiting when ctx is done.
 type output struct {
 	ctx context.Context
 	io.Writer
 }
 
-// Write gives errEnd when ctx is done before the text is written.
+// Write returns errEnd if ctx is done before text is written.
 func (o output) Write(text []byte) (int, error) {
 	done := make(chan error, 1)
 	go func() { // ends with the write; one that never ends, with the process
@@ -81,14 +82,14 @@ func (o output) Write(text []byte) (int, error) {
 			return len(text), nil
 		}
 		select {
-		case <-o.ctx.Done(): // the reader is gone, and that ends us
+		case <-o.ctx.Done(): // the reader has closed the pipe, which also ends the run
 			return 0, errEnd
 		case <-time.After(lastWait / 4):
 			return 0, stdoutError(err)
 		}
 	case <-o.ctx.Done():
 		select {
-		case err := <-done: // it was almost written
+		case err := <-done: // it was almost done
 			if err == nil {
 				return len(text), nil
 			}
@@ -98,20 +99,21 @@ func (o output) Write(text []byte) (int, error) {
 	}
 }
 
-// A lineReader reads lines one at a time, and none before it is wanted.
+// A lineReader reads one line at a time, and none before it is requested.
 type lineReader struct {
 	*bufio.Scanner
 	name string
 }
 
-// A textLine is what a lineReader read: a line, or why there is none. The
-// error is io.EOF at the end.
+// A textLine is a line from a lineReader, or the error instead of one, which is
+// io.EOF at the end.
 type textLine struct {
 	text string
 	err  error
 }
 
-// next reads the next line. Nobody need wait for it.
+// next reads the next line and sends it to the channel. The caller need not
+// receive it.
 func (r lineReader) next() <-chan textLine {
 	read := make(chan textLine, 1)
 	go func() { // ends with the line, or with the process
@@ -133,22 +135,23 @@ func (r lineReader) next() <-chan textLine {
 	return read
 }
 
-// How long standard output may take for what was answered, and what is to end.
+// flushWait is how long standard output may take for the last replies, and
+// lastWait how long anything else may take at the end.
 const (
 	flushWait = 10 * time.Second
 	lastWait  = 400 * time.Millisecond
 )
 
-// A duplex is a connection over two one-way streams, such as standard input
-// and output. Those may know no deadlines; the pipes in memory that lie
-// between do.
+// A duplex is a connection over two one-way streams, such as standard input and
+// output. These may not support deadlines, but the pipes in memory between them
+// and the connection do.
 type duplex struct {
-	net.Conn // what is written here goes to the writer
+	net.Conn // writes go to the writer
 	in       net.Conn
 	name     string
-	unread   error         // why the reader failed, at the end of in
-	written  chan struct{} // closed when the writer has it all, or failed
-	failed   error         // how it did, then
+	unread   error         // error of the reader; valid at the end of in
+	written  chan struct{} // closed when the writer has everything, or has failed
+	failed   error         // error of the writer; valid once written is closed
 }
 
 func newDuplex(r io.Reader, w io.Writer, name string) *duplex {
@@ -179,7 +182,7 @@ func (d *duplex) SetReadDeadline(t time.Time) error { return d.in.SetReadDeadlin
 
 func (d *duplex) RemoteAddr() net.Addr { return &net.UnixAddr{Name: d.name, Net: d.name} }
 
-// Close gives what was written a moment to get out.
+// Close waits for a short time until everything is written.
 func (d *duplex) Close() error {
 	d.Conn.Close()
 	select {
@@ -189,7 +192,8 @@ func (d *duplex) Close() error {
 	return d.in.Close()
 }
 
-// flush waits, after Close, until the writer has it all, and says how it failed.
+// flush waits, after Close, until everything is written, and returns the error
+// of the writer.
 func (d *duplex) flush(ctx context.Context) error {
 	select {
 	case <-d.written:
@@ -201,17 +205,16 @@ func (d *duplex) flush(ctx context.Context) error {
 	}
 }
 
-// A process is a connection to a command's standard input and output.
+// A process is a connection to the standard input and output of a command.
 type process struct {
 	*duplex
 	cmd      *exec.Cmd
 	to, from *os.File
-	ended    chan struct{} // closed when the command has
-	err      error         // how it did, then
+	ended    chan struct{} // closed when the command has exited
+	err      error         // why it failed; valid once ended is closed
 }
 
-// startProcess starts command in a shell. Its standard error goes
-// to stderr.
+// startProcess starts command in a shell. Its standard error goes to stderr.
 func startProcess(command string, stderr io.Writer) (net.Conn, error) {
 	shell := []string{"sh", "-c"}
 	switch runtime.GOOS {
@@ -229,7 +232,7 @@ func startProcess(command string, stderr io.Writer) (net.Conn, error) {
 	}
 	if err == nil {
 		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, stderr
-		p.cmd.WaitDelay = lastWait // for whoever keeps its standard error open
+		p.cmd.WaitDelay = lastWait // for descendants that keep its standard error open
 		err = p.cmd.Start()
 	}
 	stdin.Close()
@@ -247,7 +250,8 @@ func startProcess(command string, stderr io.Writer) (net.Conn, error) {
 	return p, nil
 }
 
-// Read gives, at the end of the command's output, also how the command failed.
+// Read returns the error of the command at the end of its output, if the
+// command failed.
 func (p *process) Read(b []byte) (int, error) {
 	n, err := p.duplex.Read(b)
 	if err == io.EOF && p.wait() && p.err != nil {
@@ -256,9 +260,10 @@ func (p *process) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the command by the end of its input, or else by SIGTERM a moment
-// later, and by SIGKILL at last, with all that it started. They are in our
-// process group, so that ssh can ask for a password and Ctrl-C reaches them.
+// Close ends the command by closing its input. If the command does not exit,
+// Close sends SIGTERM and then SIGKILL to it and to its descendants. They are
+// in the process group of cpunc, so that ssh can ask for a password and Ctrl-C
+// reaches them.
 func (p *process) Close() error {
 	p.duplex.Close()
 	p.to.Close()
@@ -277,7 +282,8 @@ func (p *process) Close() error {
 	return nil
 }
 
-// wait gives the command a moment to end, and says whether it has.
+// wait waits for a short time until the command has exited, and reports whether
+// it has.
 func (p *process) wait() bool {
 	select {
 	case <-p.ended:
@@ -287,7 +293,8 @@ func (p *process) wait() bool {
 	}
 }
 
-// descendants adds to family the processes that its members started, and so on.
+// descendants adds to family the children of its members, and their children,
+// and so on.
 func descendants(family []*os.Process) []*os.Process {
 	children := map[int][]int{}
 	for pid, parent := range parents() {
@@ -299,8 +306,8 @@ func descendants(family []*os.Process) []*os.Process {
 	}
 	for i := 0; i < len(family); i++ {
 		for _, pid := range children[family[i].Pid] {
-			// On Linux, what is found keeps its identity when its number is
-			// used again.
+			// On Linux, os.Process still refers to the same process if its
+			// number is used again.
 			if child, err := os.FindProcess(pid); err == nil && !known[pid] {
 				known[pid] = true
 				family = append(family, child)
@@ -310,13 +317,14 @@ func descendants(family []*os.Process) []*os.Process {
 	return family
 }
 
-// parents gives the parent of each process: from /proc, as Linux has it, or else
-// from ps. Where neither can tell, there are none.
+// parents returns the parent of each process, from /proc if it is that of
+// Linux, or else from ps. If both fail, it returns an empty map.
 func parents() map[int]int {
 	of := map[int]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, name := range stats {
-		// The fields are pid, (name), state, parent; the name may have anything.
+		// The fields are pid, (name), state and parent. The name may contain
+		// anything.
 		text, _ := os.ReadFile(name)
 		var state string
 		var pid, parent int
