@@ -10,26 +10,26 @@ import (
 	"unicode/utf8"
 )
 
-// A chart is what -g shows: the lines of a window of time, as curves.
+// A chart is what -g draws: the lines of a time window, as curves.
 type chart struct {
 	title    string
-	pace     string  // how often there is a line, for the caption
-	least    float64 // the top of the y axis; a round number when a value is over it
+	pace     string  // the interval, for the caption
+	least    float64 // the top of the y axis, unless a value exceeds it; then a round number
 	window   time.Duration
 	location *time.Location
-	// Without colors, curves differ by the marks on them; without Unicode,
-	// they are nothing but marks.
+	// Without colors, the curves have marks. In ASCII, they consist of marks
+	// only.
 	mono, ascii bool
 
 	names   []string
 	newest  []string
 	points  []point // oldest first
 	stopped bool
-	help    bool   // the keys are shown over the chart
-	message string // the last one that standard error would have had
+	help    bool   // whether the keys are shown over the chart
+	message string // the newest message, which standard error gets later
 }
 
-// A point is one line in numbers, where NaN stands for a gap.
+// A point is a line as numbers, where NaN is a gap.
 type point struct {
 	at     time.Time
 	values []float64
@@ -38,12 +38,12 @@ type point struct {
 const (
 	minWidth, minHeight = 30, 8
 	maxCurves           = 1 << 10
-	maxNumbers          = 1 << 18 // that a chart remembers
+	maxNumbers          = 1 << 18 // values in all points of a chart
 	shortestWindow      = time.Second
 	longestWindow       = 7 * 24 * time.Hour
 )
 
-// add takes a line from the poller.
+// add adds a line from the poller.
 func (c *chart) add(l line) {
 	n := min(len(l.names), maxCurves)
 	if most := maxNumbers / max(n, 1); len(c.points) >= most {
@@ -60,10 +60,10 @@ func (c *chart) add(l line) {
 	c.points = append(c.points, point{l.at, values})
 }
 
-// rename moves the values of every point to where their names are now.
+// rename moves the values of every point to the new places of their columns.
 func (c *chart) rename(names []string) {
 	was := map[string]int{}
-	for i, name := range slices.Backward(c.names) { // a word may be asked for twice
+	for i, name := range slices.Backward(c.names) { // backward, so that the first of two equal names counts
 		was[name] = i
 	}
 	for i := range c.points {
@@ -79,7 +79,7 @@ func (c *chart) rename(names []string) {
 	c.names = names
 }
 
-// gap ends the curves: what comes next is not connected to them.
+// gap ends the curves, so that the next point is not connected to them.
 func (c *chart) gap() {
 	if len(c.points) == 0 {
 		return
@@ -91,12 +91,13 @@ func (c *chart) gap() {
 	c.points = append(c.points, point{c.points[len(c.points)-1].at, values})
 }
 
-// zoom multiplies the window by a factor, within reason.
+// zoom multiplies the window by factor, within its limits.
 func (c *chart) zoom(factor float64) {
 	c.window = min(max(time.Duration(float64(c.window)*factor), shortestWindow), longestWindow)
 }
 
-// A style is how a cell of a frame looks: one of these, or a curve's number.
+// A style is the look of a cell: one of these constants, or the number of a
+// curve.
 type style int
 
 const (
@@ -120,7 +121,7 @@ func newFrame(w, h int) *frame {
 	return f
 }
 
-// put writes text at x, y, as far as there is room.
+// put writes text at x, y. It leaves out what is outside of the frame.
 func (f *frame) put(x, y int, s style, text string) {
 	for _, r := range text {
 		if x >= 0 && x < f.w && y >= 0 && y < f.h {
@@ -139,8 +140,8 @@ func (f *frame) String() string {
 	return text.String()
 }
 
-// draw makes the picture. From top to bottom: the title, the curves, the time,
-// the caption, the legend and the button, which is the last row.
+// draw draws the chart. From top to bottom, it consists of the title, the
+// curves, the time, the caption, the legend and, in the last row, the button.
 func (c *chart) draw(w, h int) *frame {
 	f := newFrame(w, h)
 	if w < minWidth || h < minHeight {
@@ -175,7 +176,7 @@ func (c *chart) draw(w, h int) *frame {
 	return f
 }
 
-// keyHelp is what ? and h show.
+// keyHelp is the text that ? and h show.
 var keyHelp = []string{
 	"space, click  pause, resume",
 	"+  -          zoom in, out ",
@@ -184,7 +185,8 @@ var keyHelp = []string{
 	"?  h          hide this    ",
 }
 
-// putBox writes lines of equal width into the middle, with a space around them.
+// putBox writes lines of equal width in the middle of the frame, with a margin
+// around them.
 func (f *frame) putBox(lines []string) {
 	w := utf8.RuneCountInString(lines[0]) + 2
 	x, y := max(0, (f.w-w)/2), max(0, (f.h-len(lines)-2)/2)
@@ -196,7 +198,7 @@ func (f *frame) putBox(lines []string) {
 	}
 }
 
-// shown gives the points in the window, and the one before.
+// shown returns the points in the window and the one before them.
 func (c *chart) shown() []point {
 	if len(c.points) == 0 {
 		return nil
@@ -206,7 +208,8 @@ func (c *chart) shown() []point {
 	return c.points[max(0, first-1):]
 }
 
-// button is short where that leaves more room for the message.
+// button returns the label of the button, which is short if the message needs
+// the space.
 func (c *chart) button(w int) string {
 	text := "[ running: click or press space to pause ]"
 	short := "[ running: space ]"
@@ -223,7 +226,8 @@ func (c *chart) button(w int) string {
 	return text
 }
 
-// caption tells the pace, the window and what was in it.
+// caption returns the interval, the window and, if there is space, the extent
+// of the values in it.
 func (c *chart) caption(shown []point, w int) string {
 	text := fmt.Sprintf("interval %s  window %s", c.pace, brief(c.window))
 	var all extent
@@ -244,7 +248,7 @@ func (c *chart) caption(shown []point, w int) string {
 	return text
 }
 
-// brief is a duration without the zeros that Duration.String has: 1m, not 1m0s.
+// brief formats a duration without the zeros of Duration.String: 1m, not 1m0s.
 func brief(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
@@ -256,7 +260,7 @@ func brief(d time.Duration) string {
 	return text
 }
 
-// An entry tells of one curve in the legend.
+// An entry is the description of a curve in the legend.
 type entry struct {
 	style      style
 	mark, text string
@@ -264,8 +268,9 @@ type entry struct {
 
 func (e entry) width() int { return utf8.RuneCountInString(e.mark + e.text) }
 
-// legend gives rows of entries: with the extent of each curve where that fits,
-// else with the newest value alone, and as many as fit.
+// legend returns rows of entries. They have the extent of each curve if that
+// fits. Otherwise, they have the newest value only, and the last one counts
+// those that do not fit.
 func (c *chart) legend(shown []point, w, rows int) [][]entry {
 	full, short := make([]entry, len(c.names)), make([]entry, len(c.names))
 	for i, name := range c.names {
@@ -281,13 +286,13 @@ func (c *chart) legend(shown []point, w, rows int) [][]entry {
 		return laid
 	}
 	laid, ok := lay(short, w, rows)
-	for n := min(len(short)-1, rows*w/4); !ok && n > 0; n-- { // no entry is shorter
+	for n := min(len(short)-1, rows*w/4); !ok && n > 0; n-- { // an entry and its space take at least 4 cells
 		laid, ok = lay(append(short[:n:n], entry{plain, "", fmt.Sprintf("and %d more", len(short)-n)}), w, rows)
 	}
 	return laid
 }
 
-// lay puts entries into rows, and says whether they fit.
+// lay distributes entries over rows and reports whether they fit.
 func lay(entries []entry, w, rows int) ([][]entry, bool) {
 	laid := [][]entry{nil}
 	x := 0
@@ -302,7 +307,8 @@ func lay(entries []entry, w, rows int) ([][]entry, bool) {
 	return laid[:min(len(laid), rows)], len(laid) <= rows
 }
 
-// mark is how curve i differs from others: where there are colors, not at all.
+// mark returns the mark of curve i, which is the same for all curves if they
+// differ by color.
 func (c *chart) mark(i int) string {
 	switch {
 	case c.ascii:
@@ -317,8 +323,8 @@ const letters = "abcdefghijklmnpqrstuvwyzABCDEFGHIJKLMNPQRSTUVWYZ0123456789" // 
 
 var asciiMarks, monoMarks = []rune("*ox#@%&=" + letters), []rune("●▲■◆○△□◇" + letters)
 
-// plot draws the axes, the grid and the curves into rows from row y on, and the
-// time into the one after.
+// plot draws the axes, the grid and the curves into the given number of rows
+// from row y on, and the times into the row below.
 func (c *chart) plot(f *frame, shown []point, y, rows int) {
 	top := max(c.least, roundOver(shown))
 	labels := yLabels(top, rows)
@@ -375,9 +381,9 @@ func (c *chart) plot(f *frame, shown []point, y, rows int) {
 	}
 }
 
-// putMarks puts the marks of the curves in every eighth column, where those of
-// several do not meet, and at the newest value; all of them where there is
-// nothing else.
+// putMarks draws the marks of the curves. In ASCII, every point has one.
+// Otherwise, the newest value has one, and so has every eighth column, which is
+// a different one for each curve, so that marks do not cover each other.
 func (c *chart) putMarks(f *frame, b *braille, shown []point, left, y int, begin time.Time, top float64) {
 	for i := range c.names {
 		for n, p := range shown {
@@ -389,14 +395,14 @@ func (c *chart) putMarks(f *frame, b *braille, shown []point, left, y int, begin
 	}
 }
 
-// A braille is a plot of two by four dots in each character cell.
+// A braille is a plot with two by four dots in each character cell.
 type braille struct {
 	w, h   int // in cells
 	dots   []uint8
-	owners []style // who drew last into a cell
+	owners []style // the curve that was drawn last in each cell
 }
 
-// place gives the dot of value i of p, unless it is a gap.
+// place returns the dot of value i of p. It reports false for a gap.
 func (b *braille) place(p point, i int, begin time.Time, window time.Duration, top float64) (x, y int, ok bool) {
 	v := p.values[i]
 	if math.IsNaN(v) {
@@ -407,7 +413,7 @@ func (b *braille) place(p point, i int, begin time.Time, window time.Duration, t
 	return x, y, true
 }
 
-// curve connects the values i of the points.
+// curve draws a line through value i of each point, with gaps.
 func (b *braille) curve(points []point, i int, begin time.Time, window time.Duration, top float64) {
 	joined := false
 	var x0, y0 int
@@ -423,7 +429,7 @@ func (b *braille) curve(points []point, i int, begin time.Time, window time.Dura
 	}
 }
 
-// stroke draws a straight line, of which only the part inside is visited.
+// stroke draws a straight line. It skips the part to the left of the plot.
 func (b *braille) stroke(x0, y0, x1, y1 int, s style) {
 	steps := max(x1-x0, y1-y0, y0-y1, 1)
 	first := 0
@@ -444,7 +450,7 @@ func (b *braille) set(x, y int, s style) {
 	b.owners[at] = s
 }
 
-// roundOver gives 1, 2 or 5 times a power of ten that no value is over.
+// roundOver returns 1, 2 or 5 times a power of ten that no value exceeds.
 func roundOver(points []point) float64 {
 	most := 0.5
 	for _, p := range points {
@@ -468,7 +474,7 @@ type yLabel struct {
 	text string
 }
 
-// yLabels gives as many round values as have a row between them.
+// yLabels returns as many round values as fit with an empty row between them.
 func yLabels(top float64, rows int) (labels []yLabel) {
 	parts := 1
 	for _, n := range []int{10, 5, 4, 2} {
@@ -485,7 +491,7 @@ func yLabels(top float64, rows int) (labels []yLabel) {
 	return labels
 }
 
-// xTicks gives round times, far enough from each other for their labels.
+// xTicks returns round times that are far enough apart for their labels.
 func xTicks(begin, end time.Time, width int, location *time.Location) (ticks []time.Time) {
 	window := end.Sub(begin)
 	room := max(1, width/12)

@@ -16,32 +16,33 @@ import (
 	"golang.org/x/term"
 )
 
-// A graph shows a chart on the controlling terminal. Nobody waits for it: lines
-// are taken at once, and a terminal that nobody drains loses pictures.
+// A graph shows a chart on the controlling terminal. It never blocks its
+// callers: it takes lines at once, and drops pictures if the terminal is too
+// slow.
 type graph struct {
 	pauses  pauses
-	changed chan struct{} // the picture has
+	changed chan struct{} // signals that the chart has changed
 	tstp    chan os.Signal
 	done    chan struct{} // closed when run has returned
 
-	mu     sync.Mutex // over the chart and resume
+	mu     sync.Mutex // protects chart and resume
 	chart  chart
-	resume func() // ends the pause; nil while there is none
+	resume func() // ends the pause of the button
 
-	terminal sync.Mutex // over the rest, between drawing and whoever gives the terminal back
+	terminal sync.Mutex // protects the fields below while drawing and while restoring the terminal
 	tty      *boundedTty
 	screen   tcell.Screen
 	shown    *frame // what is on the screen
-	given    bool   // back, or not taken yet
+	given    bool   // the terminal was given back, or has not been taken yet
 }
 
 const (
-	linePause = 200 * time.Millisecond // between pictures, when it is lines that change them
-	keyPause  = 20 * time.Millisecond  // when it is keys
+	linePause = 200 * time.Millisecond // between pictures if a line changes them
+	keyPause  = 20 * time.Millisecond  // if a key changes them
 )
 
-// newGraph gives a graph that takes lines, and has yet to be opened. It fails where
-// there is no terminal.
+// newGraph returns a graph that takes lines and has yet to be opened. It fails
+// if there is no terminal.
 func newGraph(c chart, rests pauses) (*graph, error) {
 	if _, err := tcell.NewDevTty(); err != nil {
 		return nil, fmt.Errorf("chart: %w", err)
@@ -49,15 +50,15 @@ func newGraph(c chart, rests pauses) (*graph, error) {
 	return &graph{chart: c, pauses: rests, changed: make(chan struct{}, 1), tstp: make(chan os.Signal, 1), given: true}, nil
 }
 
-// open takes the terminal over until close, and draws on it until ctx is done. It
-// calls quit when the user wants to end.
+// open takes over the terminal until close, and draws on it until ctx is done.
+// It calls quit when the user quits.
 func (g *graph) open(ctx context.Context, quit func()) error {
 	if err := g.takeTerminal(); err != nil {
 		return err
 	}
 	restoreTerminal = g.giveTerminal
 	g.done = make(chan struct{})
-	go func() { defer onPanic(); g.run(ctx, quit) }() // ends with ctx, and close waits for that
+	go func() { defer onPanic(); g.run(ctx, quit) }() // ends with ctx; close waits for it
 	if isTerminal(os.Stderr) {
 		stderr.hold(func(message string) {
 			g.change(func(c *chart) { c.message = quoteOdd(message) })
@@ -66,8 +67,8 @@ func (g *graph) open(ctx context.Context, quit func()) error {
 	return nil
 }
 
-// opening gives what shows a line, and opens the graph when every host has
-// replied or failed: until then a command may ask for a password.
+// opening returns a function that adds a line, and opens the graph once every
+// host has replied or failed. Until then, a command may ask for a password.
 func (g *graph) opening(ctx context.Context, quit func()) func(line) error {
 	return func(l line) error {
 		g.add(l)
@@ -78,7 +79,7 @@ func (g *graph) opening(ctx context.Context, quit func()) func(line) error {
 	}
 }
 
-// isOpen says whether the graph was opened.
+// isOpen reports whether the graph has been opened.
 func (g *graph) isOpen() bool { return g.done != nil }
 
 func (g *graph) takeTerminal() error {
@@ -109,14 +110,14 @@ func (g *graph) takeTerminal() error {
 	return nil
 }
 
-// lacksBraille says whether the fonts of a kind of terminal have no braille: those
-// of consoles do not.
+// lacksBraille reports whether a terminal of this type, such as a console, has
+// no braille characters.
 func lacksBraille(term string) bool {
 	kind, _, _ := strings.Cut(term, "-")
 	return slices.Contains([]string{"linux", "vt100", "vt102", "vt220", "vt320", "wsvt25", "cons25", "sun", "ansi", "dumb"}, kind)
 }
 
-// giveTerminal gives the terminal back as it was, if that was not done already.
+// giveTerminal restores the terminal, unless that has been done.
 func (g *graph) giveTerminal() {
 	g.terminal.Lock()
 	defer g.terminal.Unlock()
@@ -126,7 +127,7 @@ func (g *graph) giveTerminal() {
 	g.given = true
 	signal.Stop(g.tstp)
 	events := g.screen.EventQ()
-	go func() { // ends with Fini, which would wait for the events that nobody takes
+	go func() { // ends with Fini, which would otherwise wait for events to be read
 		for range events {
 		}
 	}()
@@ -134,7 +135,7 @@ func (g *graph) giveTerminal() {
 	g.screen.Fini()
 }
 
-// close gives the terminal back when run has ended, which its ctx must have.
+// close waits for run, whose ctx must be done, and restores the terminal.
 func (g *graph) close() {
 	if !g.isOpen() {
 		return
@@ -144,12 +145,12 @@ func (g *graph) close() {
 	stderr.release()
 }
 
-// add takes a line.
+// add adds a line to the chart.
 func (g *graph) add(l line) {
 	g.change(func(c *chart) { c.add(l) })
 }
 
-// change changes the chart, and has it drawn soon.
+// change changes the chart with f and has it drawn soon.
 func (g *graph) change(f func(c *chart)) {
 	g.mu.Lock()
 	f(&g.chart)
@@ -160,8 +161,8 @@ func (g *graph) change(f func(c *chart)) {
 	}
 }
 
-// run draws what comes and heeds the keys, and calls quit when the user wants to
-// end, until ctx is done.
+// run draws the chart and handles events until ctx is done. It calls quit if
+// the user quits or the terminal fails.
 func (g *graph) run(ctx context.Context, quit func()) {
 	defer close(g.done)
 	due := time.NewTimer(0)
@@ -198,7 +199,8 @@ func (g *graph) run(ctx context.Context, quit func()) {
 	}
 }
 
-// heed does what a key or a click asks for, and says whether to go on.
+// heed handles a key, a click or a change of size, and reports whether to
+// continue.
 func (g *graph) heed(event tcell.Event) bool {
 	switch event := event.(type) {
 	case *tcell.EventKey:
@@ -237,8 +239,8 @@ func (g *graph) isOnButton(x, y int) bool {
 	return g.shown != nil && y == g.shown.h-1 && x < utf8.RuneCountInString(g.chart.button(g.shown.w))
 }
 
-// suspend gives the terminal to the shell and stops the process, or all of its
-// job; when that is over it takes the terminal again.
+// suspend restores the terminal and stops the process, or its whole job. When
+// that is continued, it takes over the terminal again.
 func (g *graph) suspend(job bool) error {
 	g.giveTerminal()
 	suspend(job)
@@ -246,7 +248,7 @@ func (g *graph) suspend(job bool) error {
 	return g.takeTerminal() // the library can resume, too, but may lose the first key
 }
 
-// toggle begins a pause, or ends it.
+// toggle begins or ends a pause.
 func (g *graph) toggle() {
 	g.change(func(c *chart) {
 		c.stopped = !c.stopped
@@ -259,16 +261,17 @@ func (g *graph) toggle() {
 	})
 }
 
-// The terminal has others that write to it, like tee in cpunc -g | tee log. They
-// do that where tcell leaves the cursor, in the last cell. With these their text
-// is not seen there, and their newlines move nothing.
+// Other programs may write to the terminal, such as tee in cpunc -g | tee log.
+// They write at the cursor, which tcell leaves in the last cell. These
+// sequences hide their text and keep their newlines from moving the picture.
 const (
-	scrollOthers = "\x1b[1;%dr" // only the rows above the cursor's scroll
+	scrollOthers = "\x1b[1;%dr" // only the rows above that of the cursor scroll
 	scrollAll    = "\x1b[r"
 	conceal      = "\x1b[8m"
 )
 
-// show puts the picture on the screen, unless that has yet to take an earlier one.
+// show puts the picture on the screen, unless the terminal has not taken an
+// earlier one yet.
 func (g *graph) show() {
 	g.terminal.Lock()
 	defer g.terminal.Unlock()
@@ -291,8 +294,8 @@ func (g *graph) show() {
 		fmt.Fprintf(g.tty, scrollOthers, f.h-1)
 	}
 	for at, r := range f.runes {
-		// Most of a picture is as it was, and telling the screen so costs more
-		// than drawing.
+		// Most cells have not changed, and setting a cell costs more than
+		// drawing it.
 		if fresh || r != old.runes[at] || f.styles[at] != old.styles[at] {
 			g.screen.SetContent(at%f.w, at/f.w, r, nil, look(f.styles[at], mono, g.screen.Colors()))
 		}
@@ -302,7 +305,7 @@ func (g *graph) show() {
 	io.WriteString(g.tty, conceal)
 }
 
-// redrawAll has the next picture drawn as if nothing were on the screen.
+// redrawAll makes the next picture replace everything on the screen.
 func (g *graph) redrawAll() {
 	g.terminal.Lock()
 	defer g.terminal.Unlock()
@@ -310,10 +313,12 @@ func (g *graph) redrawAll() {
 	g.shown = nil
 }
 
-// Colors of the terminal's palette that are told apart, and seen, on dark and
-// on light ground; the first six on every terminal that has colors.
+// curveColors are colors of the terminal's palette that can be told apart, and
+// seen on dark and on light backgrounds. The first six are those of a terminal
+// with fewer than 256 colors.
 var curveColors = []int{2, 3, 6, 5, 1, 4, 208, 39, 141, 71, 203, 178, 30, 168, 100, 67}
 
+// look returns the style of a cell in terms of tcell.
 func look(s style, mono bool, colors int) tcell.Style {
 	look := tcell.StyleDefault
 	switch {
@@ -331,22 +336,23 @@ func look(s style, mono bool, colors int) tcell.Style {
 	return look
 }
 
-// A boundedTty is a terminal that is never waited for: what it does not take in a
-// moment is lost. Its size is bounded, too, since that comes from elsewhere.
+// A boundedTty is a terminal on which writes do not block: what it does not
+// take within drainTime is lost. Its size is bounded, too, because it is not
+// under our control.
 type boundedTty struct {
 	tcell.Tty
-	stuck     chan struct{} // closed when the write that took too long has ended
-	lost      bool          // something since the last picture
-	abandoned chan struct{} // when closed, that write is to end early
+	stuck     chan struct{} // closed when the write that timed out has ended
+	lost      bool          // output was lost since the last picture
+	abandoned chan struct{} // closed to end that write early
 }
 
 const (
 	drainTime           = 100 * time.Millisecond
-	writeSize           = 512 // bytes: a write may be abandoned after so many
+	writeSize           = 512 // bytes, after each of which a write can be abandoned
 	maxColumns, maxRows = 1000, 300
 )
 
-// isStuck says whether the terminal has yet to take what was written before.
+// isStuck reports whether the terminal has not taken an earlier write yet.
 func (t *boundedTty) isStuck() bool {
 	if t.stuck == nil {
 		return false
@@ -388,8 +394,9 @@ func (t *boundedTty) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// Drain is called before what gives the terminal back is written. A picture that
-// is in the way is thrown away, so that there is room.
+// Drain is called before the sequences that restore the terminal are written.
+// It discards a picture that the terminal has not taken yet, to make room for
+// them.
 func (t *boundedTty) Drain() error {
 	if t.isStuck() {
 		close(t.abandoned)
@@ -397,7 +404,7 @@ func (t *boundedTty) Drain() error {
 		select {
 		case <-t.stuck:
 		case <-time.After(drainTime):
-			return nil // to change the modes would wait for that write
+			return nil // changing the modes would wait for that write
 		}
 	}
 	return t.Tty.Drain()
@@ -411,8 +418,8 @@ func (t *boundedTty) WindowSize() (tcell.WindowSize, error) {
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// isOnChart says whether standard output is the terminal that the chart is on:
-// as a rule, that is standard input's.
+// isOnChart reports whether standard output is the terminal with the chart,
+// which normally is that of standard input.
 func isOnChart() bool {
 	in, inErr := os.Stdin.Stat()
 	out, outErr := os.Stdout.Stat()
