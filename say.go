@@ -14,29 +14,30 @@ import (
 	"time"
 )
 
-// stderr is where everything that a person is told goes.
+// stderr receives every message to the user.
 var stderr = &outbox{write: writeStderr}
 
-// say tells a person something in one line, as fmt.Sprintf has it. It never waits.
+// say prints a message to the user on one line, formatted by fmt.Sprintf. It
+// never blocks.
 func say(format string, args ...any) {
 	stderr.say(fmt.Sprintf(format, args...))
 }
 
-// An outbox holds messages until somebody takes them. The writer may be slow,
-// stuck or gone: whoever has something to say does not wait for it.
+// An outbox holds messages until they are written. The writer may be slow,
+// stuck or gone, and those who send messages do not wait for it.
 type outbox struct {
 	write func([]byte) error
 
 	mu      sync.Mutex
-	text    []byte        // whole lines that have yet to be written
-	dropped int           // messages for which there was no room
-	written chan struct{} // closed when the goroutine that writes is done; nil when there is none
-	show    func(string)  // if not nil, the terminal is taken: messages wait, and this shows the newest
+	text    []byte        // whole lines that have not been written yet
+	dropped int           // number of messages that did not fit
+	written chan struct{} // closed when the writing goroutine ends; nil if there is none
+	show    func(string)  // if not nil, messages are held back, and show shows the newest
 }
 
 const (
-	maxHeld  = 64 << 10               // bytes of messages that wait
-	lastWord = 300 * time.Millisecond // for what is still to be said at exit
+	maxHeld  = 64 << 10               // bytes of held messages
+	lastWord = 300 * time.Millisecond // for messages that are left at exit
 	prefix   = "cpunc: "
 )
 
@@ -49,7 +50,7 @@ func (o *outbox) say(message string) {
 	o.add(prefix + message + "\n")
 }
 
-// Write takes what a command says on its standard error.
+// Write takes the standard error of a command.
 func (o *outbox) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -60,7 +61,7 @@ func (o *outbox) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// add appends a message, or counts it as dropped; o.mu is held.
+// add adds a message, or counts it as dropped. o.mu must be held.
 func (o *outbox) add(text string) {
 	if len(o.text)+len(text) > maxHeld {
 		o.dropped++
@@ -70,7 +71,8 @@ func (o *outbox) add(text string) {
 	o.start()
 }
 
-// start starts a goroutine that writes until nothing is left; o.mu is held.
+// start starts a goroutine that writes until nothing is left. o.mu must be
+// held.
 func (o *outbox) start() {
 	if o.show != nil || o.written != nil || len(o.text) == 0 {
 		return
@@ -80,12 +82,12 @@ func (o *outbox) start() {
 	go func() { // ends when all is written, or with the process
 		defer close(done)
 		for text := o.take(); text != nil; text = o.take() {
-			o.write(text) // an error is one that nobody could be told of
+			o.write(text) // there is nowhere to report an error
 		}
 	}()
 }
 
-// take gives what is to be written next, nil when that is nothing.
+// take returns what to write next, or nil if that is nothing.
 func (o *outbox) take() (text []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -101,7 +103,7 @@ func (o *outbox) take() (text []byte) {
 	return text
 }
 
-// hold keeps messages back, and has the newest shown, until release.
+// hold holds messages back until release, and calls show with each new one.
 func (o *outbox) hold(show func(string)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -115,7 +117,7 @@ func (o *outbox) release() {
 	o.start()
 }
 
-// flush waits until all is written, but no longer than a fraction of a second.
+// flush waits until all messages are written, but no longer than lastWord.
 func (o *outbox) flush() {
 	o.release()
 	o.mu.Lock()
@@ -130,10 +132,10 @@ func (o *outbox) flush() {
 	}
 }
 
-// writeStderr writes without package os, which lets SIGPIPE kill the process
-// when the reader of standard error is gone.
+// writeStderr writes text to standard error. It does not use package os, which
+// lets SIGPIPE kill the process if the reader of standard error is gone.
 func writeStderr(text []byte) error {
-	if runtime.GOOS == "windows" { // where there is no SIGPIPE, but a console that wants UTF-16
+	if runtime.GOOS == "windows" { // Windows has no SIGPIPE, but a console that requires UTF-16
 		_, err := os.Stderr.Write(text)
 		return err
 	}
@@ -143,7 +145,7 @@ func writeStderr(text []byte) error {
 		switch {
 		case err == nil:
 			text = text[n:]
-		case errors.As(err, &busy) && busy.Temporary(): // it may be somebody's non-blocking pipe
+		case errors.As(err, &busy) && busy.Temporary(): // another program may have made the pipe non-blocking
 			time.Sleep(10 * time.Millisecond)
 		default:
 			return err
@@ -152,11 +154,11 @@ func writeStderr(text []byte) error {
 	return nil
 }
 
-// restoreTerminal gives the terminal back, when a chart has it.
+// restoreTerminal restores the terminal if a chart has taken it over.
 var restoreTerminal = func() {}
 
-// onPanic is deferred by every goroutine that can run beside a chart, so that
-// not even a panic keeps the terminal.
+// onPanic is deferred by every goroutine that can run while a chart is shown,
+// so that a panic, too, restores the terminal.
 func onPanic() {
 	if r := recover(); r != nil {
 		restoreTerminal()
@@ -164,8 +166,8 @@ func onPanic() {
 	}
 }
 
-// cause is what an error of the network comes down to, without the operation
-// and the addresses that the caller says in the user's own words.
+// cause returns the reason in a network error, without the operation and the
+// addresses, which the caller adds in the user's terms.
 func cause(err error) error {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
@@ -192,8 +194,8 @@ func cause(err error) error {
 	return err
 }
 
-// resolverError is why a name could not be resolved, without the resolver that
-// was asked and the packet that was sent.
+// resolverError returns why a name could not be resolved, without the address
+// of the resolver.
 func resolverError(dns *net.DNSError) error {
 	switch {
 	case dns.IsTimeout:
@@ -205,7 +207,7 @@ func resolverError(dns *net.DNSError) error {
 	return errors.New(strings.TrimSpace(dns.Err[strings.LastIndex(dns.Err, ": ")+1:]))
 }
 
-// quoteOdd quotes text that is more than one line of printable characters.
+// quoteOdd quotes text that contains a newline or other unprintable characters.
 func quoteOdd(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return strconv.Quote(s)
@@ -215,7 +217,7 @@ func quoteOdd(s string) string {
 
 const maxExcerpt = 200 // bytes
 
-// excerpt quotes the beginning of what a server sent.
+// excerpt quotes the beginning of text from a server.
 func excerpt(text []byte) string {
 	if len(text) > maxExcerpt {
 		return fmt.Sprintf("%q...", text[:maxExcerpt])
@@ -223,8 +225,8 @@ func excerpt(text []byte) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// excerptText is the beginning of a message that a server sent, quoted only where
-// it is not plain text.
+// excerptText returns the beginning of a message from a server, quoted only if
+// it contains unprintable characters.
 func excerptText(text []byte) string {
 	if len(text) > maxExcerpt {
 		return quoteOdd(string(text[:maxExcerpt])) + "..."
@@ -232,7 +234,8 @@ func excerptText(text []byte) string {
 	return quoteOdd(string(text))
 }
 
-// version is that of the module, or of the commit it was built from.
+// version returns the version of the module, or of the commit that it was built
+// from.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		return info.Main.Version

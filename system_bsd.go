@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var suspendSignals []os.Signal // what is caught once does not stop the process any more
+var suspendSignals []os.Signal // none: a signal that was caught once no longer stops the process
 
 func suspend(job bool) { syscall.Kill(0, syscall.SIGTSTP) }
 

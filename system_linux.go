@@ -12,12 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// suspendSignals ask the process to stop until it is continued.
+// suspendSignals are the signals that ask the process to stop until it is
+// continued.
 var suspendSignals = []os.Signal{syscall.SIGTSTP}
 
-// suspend stops the process, or all of its job, until it is continued: as SIGTSTP
-// does by default, which Go no longer lets it do once it was caught. It does
-// nothing where nobody could continue the process.
+// suspend stops the process, or its whole job, until it is continued. SIGTSTP
+// does that by default, but Go does not restore the default once the signal was
+// caught. suspend does nothing if the process group is orphaned, because no
+// shell could continue it.
 func suspend(job bool) {
 	continued := make(chan os.Signal, 1)
 	signal.Notify(continued, syscall.SIGCONT)
@@ -39,7 +41,7 @@ func suspend(job bool) {
 	}
 }
 
-// flushOutput throws away what was written to a terminal that it has not taken.
+// flushOutput discards output that the terminal has not taken yet.
 func flushOutput(fd uintptr) { unix.IoctlSetInt(int(fd), unix.TCFLSH, unix.TCOFLUSH) }
 
 // setKeepAlive sets the keepalive of a listener's socket, which its connections

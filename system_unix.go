@@ -11,8 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// flushTerminal throws away what was written to the terminal that it has not
-// shown yet.
+// flushTerminal discards output that the controlling terminal has not shown
+// yet.
 func flushTerminal() {
 	tty, err := os.OpenFile("/dev/tty", os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -23,19 +23,21 @@ func flushTerminal() {
 		conn.Control(func(fd uintptr) {
 			flushOutput(fd)
 			if modes, err := term.GetState(int(fd)); err == nil {
-				term.Restore(int(fd), modes) // which wakes the writer that waits for room
+				term.Restore(int(fd), modes) // wakes the writer that waits for room
 			}
 		})
 	}
 }
 
-// lockFile locks f for this process, or fails at once when another has it.
+// lockFile locks f for this process. It fails at once if another process has
+// the lock.
 func lockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
 
-// signalStatus is the exit status of a process that s ended, as shells have it.
+// signalStatus returns the exit status of a process that s ended, as shells
+// report it.
 func signalStatus(s os.Signal) int { return 128 + int(s.(syscall.Signal)) }
 
-// maxDescriptors is how many files this process may have open.
+// maxDescriptors returns how many files this process may have open.
 var maxDescriptors = sync.OnceValue(func() int {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Cur > math.MaxInt32 {
