@@ -222,8 +222,8 @@ func guessMounts(root string) (mounts []cgroupMount) {
 	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
 		return []cgroupMount{{root: "/", point: root, guessed: true}}
 	}
-	folders, _ := os.ReadDir(root)
-	for _, f := range folders {
+	dirs, _ := os.ReadDir(root)
+	for _, f := range dirs {
 		m := cgroupMount{root: "/", point: filepath.Join(root, f.Name()), guessed: true}
 		if f.Name() != "unified" {
 			m.controllers = strings.Split(f.Name(), ",")

@@ -282,18 +282,18 @@ func (c *chart) legend(shown []point, w, rows int) [][]entry {
 		full[i] = short[i]
 		full[i].text += " (" + within.text(decimals(name)) + ")"
 	}
-	if laid, ok := lay(full, w, rows); ok && len(full) > 1 {
+	if laid, ok := layOut(full, w, rows); ok && len(full) > 1 {
 		return laid
 	}
-	laid, ok := lay(short, w, rows)
+	laid, ok := layOut(short, w, rows)
 	for n := min(len(short)-1, rows*w/4); !ok && n > 0; n-- { // an entry and its space take at least 4 cells
-		laid, ok = lay(append(short[:n:n], entry{plain, "", fmt.Sprintf("and %d more", len(short)-n)}), w, rows)
+		laid, ok = layOut(append(short[:n:n], entry{plain, "", fmt.Sprintf("and %d more", len(short)-n)}), w, rows)
 	}
 	return laid
 }
 
-// lay distributes entries over rows and reports whether they fit.
-func lay(entries []entry, w, rows int) ([][]entry, bool) {
+// layOut distributes entries over rows and reports whether they fit.
+func layOut(entries []entry, w, rows int) ([][]entry, bool) {
 	laid := [][]entry{nil}
 	x := 0
 	for _, e := range entries {

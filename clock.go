@@ -35,13 +35,13 @@ type pauses chan (<-chan struct{})
 
 // begin begins a pause and returns the function that ends it.
 func (p pauses) begin() (resume func()) {
-	over := make(chan struct{})
+	done := make(chan struct{})
 	select {
 	case <-p: // a pause that ended before polling noticed it
 	default:
 	}
-	p <- over
-	return func() { close(over) }
+	p <- done
+	return func() { close(done) }
 }
 
 // parseDuration parses a duration as people type it: 2, 0.5, 500ms or 1m. A

@@ -89,8 +89,8 @@ func within(before, after time.Time) moment {
 
 // hostFile returns the path of a kernel file below a directory, which an
 // environment variable can replace, as in gopsutil.
-func hostFile(variable, folder string, path ...string) string {
-	return filepath.Join(append([]string{cmp.Or(os.Getenv(variable), folder)}, path...)...)
+func hostFile(variable, dir string, path ...string) string {
+	return filepath.Join(append([]string{cmp.Or(os.Getenv(variable), dir)}, path...)...)
 }
 
 func procFile(path ...string) string { return hostFile("HOST_PROC", "/proc", path...) }
@@ -144,12 +144,12 @@ func readStat(each bool) (s stat, when moment, err error) {
 		return s, when, err
 	}
 	before := time.Now()
-	s, err = librarysStat(each)
+	s, err = libraryStat(each)
 	return s, within(before, time.Now()), err
 }
 
-// librarysStat is readStat for systems other than Linux. It uses gopsutil.
-func librarysStat(each bool) (s stat, err error) {
+// libraryStat is readStat for systems other than Linux. It uses gopsutil.
+func libraryStat(each bool) (s stat, err error) {
 	times, err := cpu.Times(each)
 	if err == nil && len(times) == 0 {
 		err = errors.New("the system returned none")

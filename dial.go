@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	maxAnswer = 64 << 10               // bytes of a reply: enough for 10,000 cores
-	maxBlank  = 4 << 10                // bytes of empty lines before a reply
-	silence   = 100 * time.Millisecond // a pause this long ends a reply that has no newline
-	byeTime   = 100 * time.Millisecond // timeout for sending bye
+	maxAnswer   = 64 << 10               // bytes of a reply: enough for 10,000 cores
+	maxBlank    = 4 << 10                // bytes of empty lines before a reply
+	lineTimeout = 100 * time.Millisecond // a pause this long ends a reply that has no newline
+	byeTime     = 100 * time.Millisecond // timeout for sending bye
 )
 
 // A dialer connects to addresses of every kind.
@@ -95,11 +95,11 @@ func thisMachine(first time.Duration) net.Conn {
 // A peer is the client's end of a session.
 type peer struct {
 	net.Conn
-	stay    func() bool // cancels the bye at the end of the run, and reports whether that was in time
-	unread  []byte
-	blank   int  // bytes of empty lines since the request
-	lines   bool // a reply ended with a newline, so all of them do
-	replied bool // whether it has replied to a request
+	cancelBye func() bool // cancels the bye at the end of the run, and reports whether that was in time
+	unread    []byte
+	blank     int  // bytes of empty lines since the request
+	lines     bool // a reply ended with a newline, so all of them do
+	replied   bool // whether it has replied to a request
 }
 
 // ask sends the words in one request and returns the numbers of each reply as
@@ -168,7 +168,7 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 			return nil, fmt.Errorf("line too long (over %d bytes): %s", maxAnswer, excerpt(p.unread))
 		}
 		until := deadline
-		if quiet := time.Now().Add(silence); len(p.unread) > 0 && !p.lines && w != coresWord && quiet.Before(deadline) {
+		if quiet := time.Now().Add(lineTimeout); len(p.unread) > 0 && !p.lines && w != coresWord && quiet.Before(deadline) {
 			until = quiet
 		}
 		p.SetReadDeadline(until)

@@ -125,7 +125,7 @@ func TestServersMisbehave(t *testing.T) {
 		want   string        // the error, or else the line
 		after  time.Duration // until then
 	}{
-		{"no newline", func(c net.Conn) { io.WriteString(c, "12.5") }, "12.5", silence},
+		{"no newline", func(c net.Conn) { io.WriteString(c, "12.5") }, "12.5", lineTimeout},
 		{"no newline, then the end", func(c net.Conn) { io.WriteString(c, "12.5"); c.Close() }, "12.5", 0},
 		{"carriage return", func(c net.Conn) { io.WriteString(c, "12.5\r\n") }, "12.5", 0},
 		{"in pieces", func(c net.Conn) {
@@ -221,7 +221,7 @@ func TestAnswersInPieces(t *testing.T) {
 				}
 				if w == coresWord || n > 0 {
 					io.WriteString(conn, answer[:2])
-					time.Sleep(3 * silence)
+					time.Sleep(3 * lineTimeout)
 					answer = answer[2:]
 				}
 				io.WriteString(conn, answer)

@@ -33,7 +33,7 @@ type graph struct {
 	tty      *boundedTty
 	screen   tcell.Screen
 	shown    *frame // what is on the screen
-	given    bool   // the terminal was given back, or has not been taken yet
+	released bool   // whether the terminal was given back, or has not been taken yet
 }
 
 const (
@@ -47,7 +47,7 @@ func newGraph(c chart, rests pauses) (*graph, error) {
 	if _, err := tcell.NewDevTty(); err != nil {
 		return nil, fmt.Errorf("chart: %w", err)
 	}
-	return &graph{chart: c, pauses: rests, changed: make(chan struct{}, 1), tstp: make(chan os.Signal, 1), given: true}, nil
+	return &graph{chart: c, pauses: rests, changed: make(chan struct{}, 1), tstp: make(chan os.Signal, 1), released: true}, nil
 }
 
 // open takes over the terminal until close, and draws on it until ctx is done.
@@ -56,7 +56,7 @@ func (g *graph) open(ctx context.Context, quit func()) error {
 	if err := g.takeTerminal(); err != nil {
 		return err
 	}
-	restoreTerminal = g.giveTerminal
+	restoreTerminal = g.releaseTerminal
 	g.done = make(chan struct{})
 	go func() { defer onPanic(); g.run(ctx, quit) }() // ends with ctx; close waits for it
 	if isTerminal(os.Stderr) {
@@ -98,7 +98,7 @@ func (g *graph) takeTerminal() error {
 	screen.HideCursor()
 	screen.EnableMouse(tcell.MouseButtonEvents)
 	g.terminal.Lock()
-	g.tty, g.screen, g.shown, g.given = bounded, screen, nil, false
+	g.tty, g.screen, g.shown, g.released = bounded, screen, nil, false
 	g.terminal.Unlock()
 	g.change(func(c *chart) {
 		c.mono = screen.Colors() < 8
@@ -117,14 +117,14 @@ func lacksBraille(term string) bool {
 	return slices.Contains([]string{"linux", "vt100", "vt102", "vt220", "vt320", "wsvt25", "cons25", "sun", "ansi", "dumb"}, kind)
 }
 
-// giveTerminal restores the terminal, unless that has been done.
-func (g *graph) giveTerminal() {
+// releaseTerminal restores the terminal, unless that has been done.
+func (g *graph) releaseTerminal() {
 	g.terminal.Lock()
 	defer g.terminal.Unlock()
-	if g.given {
+	if g.released {
 		return
 	}
-	g.given = true
+	g.released = true
 	signal.Stop(g.tstp)
 	events := g.screen.EventQ()
 	go func() { // ends with Fini, which would otherwise wait for events to be read
@@ -141,7 +141,7 @@ func (g *graph) close() {
 		return
 	}
 	<-g.done
-	g.giveTerminal()
+	g.releaseTerminal()
 	stderr.release()
 }
 
@@ -174,7 +174,7 @@ func (g *graph) run(ctx context.Context, quit func()) {
 		case <-g.changed:
 		case event := <-g.screen.EventQ():
 			pause, waiting = keyPause, false
-			if !g.heed(event) {
+			if !g.handle(event) {
 				quit()
 				return
 			}
@@ -199,9 +199,9 @@ func (g *graph) run(ctx context.Context, quit func()) {
 	}
 }
 
-// heed handles a key, a click or a change of size, and reports whether to
+// handle handles a key, a click or a change of size, and reports whether to
 // continue.
-func (g *graph) heed(event tcell.Event) bool {
+func (g *graph) handle(event tcell.Event) bool {
 	switch event := event.(type) {
 	case *tcell.EventKey:
 		switch key := event.Str(); {
@@ -242,7 +242,7 @@ func (g *graph) isOnButton(x, y int) bool {
 // suspend restores the terminal and stops the process, or its whole job. When
 // that is continued, it takes over the terminal again.
 func (g *graph) suspend(job bool) error {
-	g.giveTerminal()
+	g.releaseTerminal()
 	suspend(job)
 	g.change((*chart).gap)
 	return g.takeTerminal() // the library can resume, too, but may lose the first key
@@ -275,7 +275,7 @@ const (
 func (g *graph) show() {
 	g.terminal.Lock()
 	defer g.terminal.Unlock()
-	if g.given || g.tty.isStuck() {
+	if g.released || g.tty.isStuck() {
 		return
 	}
 	if g.tty.lost {
@@ -297,7 +297,7 @@ func (g *graph) show() {
 		// Most cells have not changed, and setting a cell costs more than
 		// drawing it.
 		if fresh || r != old.runes[at] || f.styles[at] != old.styles[at] {
-			g.screen.SetContent(at%f.w, at/f.w, r, nil, look(f.styles[at], mono, g.screen.Colors()))
+			g.screen.SetContent(at%f.w, at/f.w, r, nil, cellStyle(f.styles[at], mono, g.screen.Colors()))
 		}
 	}
 	g.shown = f
@@ -318,22 +318,22 @@ func (g *graph) redrawAll() {
 // with fewer than 256 colors.
 var curveColors = []int{2, 3, 6, 5, 1, 4, 208, 39, 141, 71, 203, 178, 30, 168, 100, 67}
 
-// look returns the style of a cell in terms of tcell.
-func look(s style, mono bool, colors int) tcell.Style {
-	look := tcell.StyleDefault
+// cellStyle returns the style of a cell for tcell.
+func cellStyle(s style, mono bool, colors int) tcell.Style {
+	base := tcell.StyleDefault
 	switch {
 	case s == dim:
-		return look.Dim(true)
+		return base.Dim(true)
 	case s == bold:
-		return look.Bold(true)
+		return base.Bold(true)
 	case s >= 0 && !mono:
 		n := len(curveColors)
 		if colors < 256 {
 			n = 6
 		}
-		return look.Foreground(tcell.PaletteColor(curveColors[int(s)%n]))
+		return base.Foreground(tcell.PaletteColor(curveColors[int(s)%n]))
 	}
-	return look
+	return base
 }
 
 // A boundedTty is a terminal on which writes do not block: what it does not

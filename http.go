@@ -96,9 +96,9 @@ func (w *web) Addr() net.Addr { return &net.TCPAddr{} }
 // requests within a short time.
 func (w *web) run(ctx context.Context) {
 	w.ctx = ctx
-	over := make(chan struct{})
+	finished := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		defer close(over)
+		defer close(finished)
 		soon, cancel := context.WithTimeout(context.Background(), 2*leaveTime)
 		defer cancel()
 		if w.Shutdown(soon) != nil {
@@ -107,7 +107,7 @@ func (w *web) run(ctx context.Context) {
 	})
 	w.Serve(w)
 	if !stop() {
-		<-over
+		<-finished
 	}
 }
 

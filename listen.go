@@ -320,7 +320,7 @@ func (srv *server) serveStdio(ctx context.Context, conn *duplex) error {
 	err := srv.attend(ctx, conn)
 	srv.running.Wait() // the connection may have been handed over to HTTP
 	switch {
-	case errors.Is(err, errSilent): // not a failure, just as over a network
+	case errors.Is(err, errIdle): // not a failure, just as over a network
 		err = nil
 	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil: // cut short by a signal
 		return nil

@@ -52,9 +52,9 @@ type poller struct {
 	emit     func(line) error
 	pauses   pauses
 
-	end      context.CancelCauseFunc // ends the run; the first cause counts
-	asking   sync.WaitGroup          // goroutines of ticks
-	farewell sync.WaitGroup          // connections to which bye has not been sent yet
+	end    context.CancelCauseFunc // ends the run; the first cause counts
+	asking sync.WaitGroup          // goroutines of ticks
+	byes   sync.WaitGroup          // connections to which bye has not been sent yet
 }
 
 // run polls until it has emitted count lines, a host is lost, emit fails or ctx
@@ -63,7 +63,7 @@ func (p *poller) run(ctx context.Context) error {
 	ctx, p.end = context.WithCancelCause(ctx)
 	p.end(p.poll(ctx)) // no effect if a lost host has already ended the run
 	p.asking.Wait()
-	p.farewell.Wait()
+	p.byes.Wait()
 	if err := context.Cause(ctx); err != errEnd && err != context.Canceled && err != context.DeadlineExceeded {
 		return err
 	}
@@ -89,11 +89,11 @@ func (p *poller) poll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		at, over := c.at(tick), time.Time{}
+		at, deadline := c.at(tick), time.Time{}
 		if !patient && (lines > 0 || !p.mayTakeLonger()) {
-			over = latest(c.at(tick+1), time.Now().Add(p.interval/2)) // at least half an interval, even if the tick began late
+			deadline = latest(c.at(tick+1), time.Now().Add(p.interval/2)) // at least half an interval, even if the tick began late
 		}
-		l, ok := p.tick(ctx, ws, over)
+		l, ok := p.tick(ctx, ws, deadline)
 		if !ok {
 			return errEnd
 		}
@@ -215,10 +215,9 @@ type result struct {
 }
 
 // tick polls every host that is not busy, each in its own goroutine, and
-// collects the replies into a line until the time over, or without limit if
-// that is zero. Without words, it only connects. It reports false if ctx is
-// done first.
-func (p *poller) tick(ctx context.Context, ws []word, over time.Time) (l line, ok bool) {
+// collects the replies into a line until deadline, or without limit if that is
+// zero. Without words, it only connects. It reports false if ctx is done first.
+func (p *poller) tick(ctx context.Context, ws []word, deadline time.Time) (l line, ok bool) {
 	results := make(chan result, len(p.hosts)+1) // buffered, because nobody reads late results
 	waiting := 0
 	for _, h := range p.hosts {
@@ -232,8 +231,8 @@ func (p *poller) tick(ctx context.Context, ws []word, over time.Time) (l line, o
 		}
 	}
 	l.at = time.Now()
-	if !over.IsZero() {
-		defer time.AfterFunc(time.Until(over), func() { results <- result{} }).Stop()
+	if !deadline.IsZero() {
+		defer time.AfterFunc(time.Until(deadline), func() { results <- result{} }).Stop()
 	}
 	for waiting > 0 {
 		r, err := await(ctx, p, results)
@@ -368,9 +367,9 @@ func (p *poller) connect(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
-	p.farewell.Add(1)
-	h.peer = &peer{Conn: conn, stay: context.AfterFunc(ctx, func() {
-		defer p.farewell.Done()
+	p.byes.Add(1)
+	h.peer = &peer{Conn: conn, cancelBye: context.AfterFunc(ctx, func() {
+		defer p.byes.Done()
 		bye(conn) // a pending request fails
 	})}
 	return nil
@@ -378,8 +377,8 @@ func (p *poller) connect(ctx context.Context, h *host) error {
 
 // drop closes the connection to h, if there is one, with bye.
 func (p *poller) drop(h *host) {
-	if h.peer != nil && h.peer.stay() {
-		defer p.farewell.Done()
+	if h.peer != nil && h.peer.cancelBye() {
+		defer p.byes.Done()
 		bye(h.peer)
 	}
 	h.peer = nil

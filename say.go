@@ -36,9 +36,9 @@ type outbox struct {
 }
 
 const (
-	maxHeld  = 64 << 10               // bytes of held messages
-	lastWord = 300 * time.Millisecond // for messages that are left at exit
-	prefix   = "cpunc: "
+	maxHeld      = 64 << 10               // bytes of held messages
+	flushTimeout = 300 * time.Millisecond // for messages that are left at exit
+	prefix       = "cpunc: "
 )
 
 func (o *outbox) say(message string) {
@@ -117,7 +117,7 @@ func (o *outbox) release() {
 	o.start()
 }
 
-// flush waits until all messages are written, but no longer than lastWord.
+// flush waits until all messages are written, but no longer than flushTimeout.
 func (o *outbox) flush() {
 	o.release()
 	o.mu.Lock()
@@ -128,7 +128,7 @@ func (o *outbox) flush() {
 	}
 	select {
 	case <-written:
-	case <-time.After(lastWord):
+	case <-time.After(flushTimeout):
 	}
 }
 

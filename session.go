@@ -44,8 +44,8 @@ func speaksHTTP(begin []byte) (http, decided bool) {
 // errHTTP means that the client speaks HTTP.
 var errHTTP = errors.New("speaks HTTP")
 
-// errSilent means that the client has been idle for too long.
-var errSilent = errors.New("idle")
+// errIdle means that the client has been idle for too long.
+var errIdle = errors.New("idle")
 
 const noWord word = -1
 
@@ -202,7 +202,7 @@ func (s *session) ending(ctx context.Context, err error) error {
 	case err == io.EOF, ctx.Err() != nil:
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("%w for %v", errSilent, s.idle)
+		return fmt.Errorf("%w for %v", errIdle, s.idle)
 	}
 	return err
 }

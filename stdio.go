@@ -149,9 +149,9 @@ type duplex struct {
 	net.Conn // writes go to the writer
 	in       net.Conn
 	name     string
-	unread   error         // error of the reader; valid at the end of in
+	readErr  error         // error of the reader; valid at the end of in
 	written  chan struct{} // closed when the writer has everything, or has failed
-	failed   error         // error of the writer; valid once written is closed
+	writeErr error         // error of the writer; valid once written is closed
 }
 
 func newDuplex(r io.Reader, w io.Writer, name string) *duplex {
@@ -159,11 +159,11 @@ func newDuplex(r io.Reader, w io.Writer, name string) *duplex {
 	out, sending := net.Pipe()
 	d := &duplex{Conn: out, in: in, name: name, written: make(chan struct{})}
 	go func() { // ends with r, or with the first byte after Close
-		_, d.unread = io.Copy(received, r)
+		_, d.readErr = io.Copy(received, r)
 		received.Close()
 	}()
 	go func() { // ends with Close, or when w fails
-		_, d.failed = io.Copy(w, sending)
+		_, d.writeErr = io.Copy(w, sending)
 		sending.Close()
 		close(d.written)
 	}()
@@ -172,8 +172,8 @@ func newDuplex(r io.Reader, w io.Writer, name string) *duplex {
 
 func (d *duplex) Read(p []byte) (int, error) {
 	n, err := d.in.Read(p)
-	if err == io.EOF && d.unread != nil {
-		err = fmt.Errorf("read %s: %w", d.name, cause(d.unread))
+	if err == io.EOF && d.readErr != nil {
+		err = fmt.Errorf("read %s: %w", d.name, cause(d.readErr))
 	}
 	return n, err
 }
@@ -197,7 +197,7 @@ func (d *duplex) Close() error {
 func (d *duplex) flush(ctx context.Context) error {
 	select {
 	case <-d.written:
-		return d.failed
+		return d.writeErr
 	case <-time.After(flushWait):
 		return os.ErrDeadlineExceeded
 	case <-ctx.Done():
