@@ -339,7 +339,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 // pauses before double until it has replied, and vary, so that many clients do
 // not come back at once.
 func (p *poller) redial(ctx context.Context, h *host, err error) {
-	if h.lost.IsZero() {
+	if h.lost.IsZero() && ctx.Err() == nil {
 		h.lost = time.Now()
 		say("%v; reconnecting", err)
 	}
