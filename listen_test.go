@@ -691,3 +691,67 @@ func TestManyHeaders(t *testing.T) {
 		t.Errorf("%d of 201 requests on one connection are answered", strings.Count(got, "HTTP/1.1 200 OK"))
 	}
 }
+
+// Clients that ask much and read nothing cost the listener 64 KiB each, or less.
+func TestStuckClientsAreCheap(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("/proc as Linux has it")
+	}
+	clients := 500
+	if raceEnabled() || testing.Short() {
+		t.Skip("memory without -race")
+	}
+	for checkDescriptors(clients+100) != nil {
+		clients /= 2
+	}
+	dir := t.TempDir()
+	var stat strings.Builder
+	fmt.Fprintf(&stat, "cpu  %d 0 0 %d 0 0 0 0 0 0\n", 512*1000, 512*1000)
+	for i := range 512 {
+		fmt.Fprintf(&stat, "cpu%d 1000 0 0 1000 0 0 0 0 0 0\n", i)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "stat"), []byte(stat.String()), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	headers := "GET /cpu HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("a:\r\n", 2990)
+	for _, request := range []string{
+		strings.Repeat("cores ", 2000), strings.Repeat("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 50),
+		"GET /cores?interval=0.1 HTTP/1.1\r\nHost: localhost\r\n\r\n", headers,
+	} {
+		t.Run(request[:16], func(t *testing.T) {
+			cmd := exec.Command(program(t), "-l", "0")
+			cmd.Env = append(os.Environ(), "HOST_PROC="+dir)
+			stderr, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer cmd.Wait()
+			defer cmd.Process.Kill()
+			line, _ := bufio.NewReader(stderr).ReadString('\n')
+			addr := strings.TrimSpace(line[strings.LastIndex(line, " ")+1:])
+			empty, _ := used(cmd.Process.Pid)
+			for range clients {
+				conn, err := (&net.Dialer{}).Dial("tcp", addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				conn.(*net.TCPConn).SetReadBuffer(4096)
+				go conn.Write([]byte(request)) // ends with the connection
+			}
+			most := int64(0)
+			for begin := time.Now(); time.Since(begin) < 3*time.Second; time.Sleep(50 * time.Millisecond) {
+				now, _ := used(cmd.Process.Pid)
+				most = max(most, now)
+			}
+			each := (most - empty) / int64(clients)
+			t.Logf("%d bytes for each of %d", each, clients)
+			if each > 64<<10 {
+				t.Errorf("%d bytes for each, more than 64 KiB", each)
+			}
+		})
+	}
+}

@@ -53,13 +53,13 @@ func TestCorpus(t *testing.T) {
 				for word := range readings {
 					c.ask(word.String())
 				}
-				w.metrics(context.Background())
+				metricsOf(w)
 				time.Sleep(elapsed)
 				layFiles(t, dir, archive, "to")
 				for word := range readings {
 					got += fmt.Sprintf("%s: %s\n", word, c.ask(word.String()))
 				}
-				for line := range strings.Lines(string(w.metrics(context.Background()))) {
+				for line := range strings.Lines(metricsOf(w)) {
 					if strings.HasPrefix(line, "node_") || strings.HasPrefix(line, "error: ") {
 						got += line
 					}
