@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -753,5 +754,82 @@ func TestStuckClientsAreCheap(t *testing.T) {
 				t.Errorf("%d bytes for each, more than 64 KiB", each)
 			}
 		})
+	}
+}
+
+// The end of a server that words, requests and streams keep busy: within a second,
+// with no line torn and no reply lost that was begun.
+func TestEndUnderMixedLoad(t *testing.T) {
+	for round := range 3 {
+		srv := &server{}
+		addr, end := serving(t, srv)
+		var clients sync.WaitGroup
+		var replies atomic.Int64
+		dial := func() net.Conn {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conn
+		}
+		for i := range 150 {
+			conn := dial()
+			clients.Go(func() {
+				defer conn.Close()
+				in := bufio.NewReader(conn)
+				for {
+					var body io.Reader
+					want := stillModes
+					switch i % 3 {
+					case 0:
+						io.WriteString(conn, "modes")
+						body = in
+					case 1, 2:
+						path := "/modes"
+						if i%3 == 2 {
+							path += "?interval=0.1"
+						}
+						fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path)
+						resp, err := http.ReadResponse(in, nil)
+						if err != nil {
+							return // before a reply began
+						}
+						body = resp.Body
+					}
+					lines := bufio.NewReader(body)
+					if i%3 == 0 {
+						lines = in
+					}
+					for {
+						line, err := lines.ReadString('\n')
+						if line != "" && line != want {
+							t.Errorf("kind %d: %q, %v", i%3, line, err)
+						}
+						if err == io.EOF && i%3 == 1 {
+							break // the next request
+						}
+						if err != nil {
+							return
+						}
+						replies.Add(1)
+						if i%3 == 0 {
+							break
+						}
+					}
+				}
+			})
+		}
+		stuck := dial()
+		defer stuck.Close()
+		go func() { // ends with the connection
+			for {
+				if _, err := stuck.Write(bytes.Repeat([]byte("modes"), 10000)); err != nil {
+					return
+				}
+			}
+		}()
+		eventuallyTrue(t, "load", 20*time.Second, func() bool { return replies.Load() > int64(2000*(round+1)) })
+		end() // which checks how long it takes
+		clients.Wait()
 	}
 }
