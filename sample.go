@@ -167,10 +167,9 @@ func (s *sampler) run(ctx context.Context) {
 // counters cannot be read, or never moved. All at once, and seldom: to wake up
 // costs an idle process more than to read.
 func (s *sampler) record(ctx context.Context) (failed error) {
-	for src := range sources {
-		if src == averages { // these need no history
-			continue
-		}
+	past := []source{totals, perCPU, pressures, groups} // load averages need no history
+	s.read(past...)
+	for _, src := range slices.Backward(past) { // to wait for the last is to wait for all
 		now := s.sample(ctx, src)
 		switch {
 		case now.err == nil:
@@ -200,20 +199,10 @@ func (s *sampler) keep(src source, now *sample) {
 // sample gives a sample of src that is no older than a tick. Where that takes
 // too long, or ctx is done long before, the sample is an error.
 func (s *sampler) sample(ctx context.Context, src source) *sample {
-	if last := s.newest[src].Load(); last != nil && time.Since(last.at) < tick {
+	if last := s.fresh(src); last != nil {
 		return last
 	}
-	s.mu.Lock()
-	done := s.reading[src]
-	if done == nil {
-		done = make(chan struct{})
-		s.reading[src] = done
-		go func() { // ends when the kernel answers
-			defer onPanic()
-			s.refresh(src)
-		}()
-	}
-	s.mu.Unlock()
+	done := s.read(src)
 	timeout := time.NewTimer(readTimeout)
 	defer timeout.Stop()
 	select {
@@ -230,6 +219,44 @@ func (s *sampler) sample(ctx context.Context, src source) *sample {
 	case <-timeout.C:
 		return timedOut(src)
 	}
+}
+
+// read starts one goroutine that reads those of the sources that are older than a
+// tick and not being read already. It gives what is closed when the last of them is
+// done.
+func (s *sampler) read(srcs ...source) (done <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var stale []source
+	for _, src := range srcs {
+		if s.reading[src] == nil && s.fresh(src) == nil {
+			s.reading[src] = make(chan struct{})
+			stale = append(stale, src)
+		}
+	}
+	if len(stale) > 0 {
+		go func() { // ends when the kernel has answered
+			defer onPanic()
+			for _, src := range stale {
+				s.refresh(src)
+			}
+		}()
+	}
+	if done = s.reading[srcs[len(srcs)-1]]; done == nil {
+		return closed
+	}
+	return done
+}
+
+// closed is the channel of what is done.
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// fresh gives the newest sample of src, if it is no older than a tick.
+func (s *sampler) fresh(src source) *sample {
+	if last := s.newest[src].Load(); last != nil && time.Since(last.at) < tick {
+		return last
+	}
+	return nil
 }
 
 func timedOut(src source) *sample {
