@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -191,7 +192,11 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		w.send(out, w.line(s, reading), plainText)
 	case path == "metrics":
 		s.scrapes++
-		w.send(out, w.metrics(w.ctx), "text/plain; version=0.0.4; charset=utf-8")
+		out.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		out.Header().Set("Cache-Control", "no-store")
+		if err := w.metrics(w.ctx, out); err != nil {
+			refuse(http.StatusServiceUnavailable, err.Error())
+		}
 	case path == "" && strings.Contains(r.Header.Get("Accept"), "text/html"):
 		out.Header().Set("Content-Security-Policy", pagePolicy())
 		out.Header().Set("Referrer-Policy", "no-referrer")
@@ -298,44 +303,45 @@ func (w *web) allowedHost(host string) bool {
 	return host != "" && slices.ContainsFunc(w.names, func(name string) bool { return strings.EqualFold(strings.TrimSuffix(name, "."), host) })
 }
 
-// metrics returns the counters in the Prometheus text format or, if they cannot
-// be read, an error line. Names and help texts are those of node_exporter, if
-// it has the metric.
-func (w *web) metrics(ctx context.Context) []byte {
+// metrics writes the counters in the Prometheus text format. Names and help
+// texts are those of node_exporter, if it has the metric. If the counters
+// cannot be read, metrics returns an error and writes nothing. It does not
+// build the whole text first, because that of a large machine is long, and a
+// client may not read it.
+func (w *web) metrics(ctx context.Context, out io.Writer) error {
 	cores, load := w.sampler.sample(ctx, perCPU), w.sampler.sample(ctx, averages)
 	if err := cmp.Or(cores.err, load.err); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return fmt.Appendf(nil, "error: %v\n", err)
+		return err
 	}
-	var text []byte
+	text := bufio.NewWriter(out)
 	family := func(name, kind, help string) {
-		text = fmt.Appendf(text, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", name, help, kind)
+		fmt.Fprintf(text, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", name, help, kind)
 	}
 	family("node_cpu_seconds_total", "counter", "Seconds the CPUs spent in each mode.")
 	for _, r := range w.ratchet.hold(cores.rows) {
 		for mode, name := range modeNames {
-			text = fmt.Appendf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", r.cpu, name, r.seconds(mode))
+			fmt.Fprintf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", r.cpu, name, r.seconds(mode))
 		}
 	}
 	if load.err == nil { // otherwise, the system has no load averages
-		for _, average := range []struct {
-			minutes int
-			value   float64
-		}{{1, load.load[0]}, {5, load.load[1]}, {15, load.load[2]}} {
-			name := fmt.Sprintf("node_load%d", average.minutes)
-			family(name, "gauge", fmt.Sprintf("%dm load average.", average.minutes))
-			text = fmt.Appendf(text, "%s %g\n", name, average.value)
+		for i, minutes := range []int{1, 5, 15} {
+			name := fmt.Sprintf("node_load%d", minutes)
+			family(name, "gauge", fmt.Sprintf("%dm load average.", minutes))
+			fmt.Fprintf(text, "%s %g\n", name, load.load[i])
 		}
 	}
 	if pressure := w.sampler.sample(ctx, pressures); pressure.err == nil {
 		family("node_pressure_cpu_waiting_seconds_total", "counter", "Total time in seconds that processes have waited for CPU time.")
-		text = fmt.Appendf(text, "node_pressure_cpu_waiting_seconds_total %g\n", pressure.waited.Seconds())
+		fmt.Fprintf(text, "node_pressure_cpu_waiting_seconds_total %g\n", pressure.waited.Seconds())
 	}
 	family("cpunc_connections", "gauge", "Connections that are open.")
-	text = fmt.Appendf(text, "cpunc_connections %d\n", w.connections())
+	fmt.Fprintf(text, "cpunc_connections %d\n", w.connections())
 	family("cpunc_answers_total", "counter", "Answers given to each word.")
 	for word := range readings {
-		text = fmt.Appendf(text, "cpunc_answers_total{word=%q} %d\n", word.String(), w.sampler.replies[word].Load())
+		fmt.Fprintf(text, "cpunc_answers_total{word=%q} %d\n", word.String(), w.sampler.replies[word].Load())
 	}
 	family("cpunc_build_info", "gauge", "Always 1; what cpunc was built from.")
-	return fmt.Appendf(text, "cpunc_build_info{version=%q,goversion=%q} 1\n", version(), runtime.Version())
+	fmt.Fprintf(text, "cpunc_build_info{version=%q,goversion=%q} 1\n", version(), runtime.Version())
+	text.Flush() // an error means that the client has disconnected
+	return nil
 }

@@ -179,7 +179,7 @@ func TestMetricsWithoutLoad(t *testing.T) {
 			}
 			return s
 		}}
-		got := string(newWeb(smp, nil, 0, new(server).serving.Load).metrics(context.Background()))
+		got := metricsOf(newWeb(smp, nil, 0, new(server).serving.Load))
 		if !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") || strings.Contains(got, "node_pressure") {
 			t.Errorf("%v: %s", failure, got)
 		}
@@ -345,4 +345,13 @@ func TestRoot(t *testing.T) {
 	if len(page) > 40_000 {
 		t.Errorf("the page has %d bytes", len(page))
 	}
+}
+
+// metricsOf gives what a scrape gets: the metrics, or an error line.
+func metricsOf(w *web) string {
+	var text strings.Builder
+	if err := w.metrics(context.Background(), &text); err != nil {
+		return fmt.Sprintf("error: %v\n", err)
+	}
+	return text.String()
 }

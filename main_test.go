@@ -44,6 +44,9 @@ func TestMain(m *testing.M) {
 			if os.Getenv("PANIC") != "" {
 				readSource = func(source) sample { panic("as the test wants") }
 			}
+			if name := os.Getenv("MESSAGES"); name != "" {
+				stderr.write = noting(name, stderr.write)
+			}
 			main()
 		},
 	})
@@ -88,4 +91,15 @@ func leftovers() (goroutines, descriptors []string) {
 		}
 	}
 	return goroutines, descriptors
+}
+
+// noting appends what is written to a file, too.
+func noting(name string, write func([]byte) error) func([]byte) error {
+	return func(text []byte) error {
+		if f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666); err == nil {
+			f.Write(text)
+			f.Close()
+		}
+		return write(text)
+	}
 }

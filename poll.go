@@ -344,7 +344,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 // The pauses double until h has replied, and are random, so that many clients
 // do not reconnect at the same time.
 func (p *poller) redial(ctx context.Context, h *host, err error) {
-	if h.lost.IsZero() {
+	if h.lost.IsZero() && ctx.Err() == nil {
 		h.lost = time.Now()
 		say("%v; reconnecting", err)
 	}

@@ -167,10 +167,9 @@ func (s *sampler) run(ctx context.Context) {
 // counters cannot be read, or are all zero. It reads all sources at once,
 // because waking up costs an idle process more than reading.
 func (s *sampler) record(ctx context.Context) (failed error) {
-	for src := range sources {
-		if src == averages { // these need no history
-			continue
-		}
+	past := []source{totals, perCPU, pressures, groups} // load averages need no history
+	s.read(past...)
+	for _, src := range slices.Backward(past) { // waiting for the last one is waiting for all
 		now := s.sample(ctx, src)
 		switch {
 		case now.err == nil:
@@ -201,20 +200,10 @@ func (s *sampler) keep(src source, now *sample) {
 // takes longer than readTimeout, or than lastRead after ctx is done, the sample
 // contains an error.
 func (s *sampler) sample(ctx context.Context, src source) *sample {
-	if last := s.newest[src].Load(); last != nil && time.Since(last.at) < tick {
+	if last := s.fresh(src); last != nil {
 		return last
 	}
-	s.mu.Lock()
-	done := s.reading[src]
-	if done == nil {
-		done = make(chan struct{})
-		s.reading[src] = done
-		go func() { // ends when the read returns
-			defer onPanic()
-			s.refresh(src)
-		}()
-	}
-	s.mu.Unlock()
+	done := s.read(src)
 	timeout := time.NewTimer(readTimeout)
 	defer timeout.Stop()
 	select {
@@ -231,6 +220,44 @@ func (s *sampler) sample(ctx context.Context, src source) *sample {
 	case <-timeout.C:
 		return timedOut(src)
 	}
+}
+
+// read starts one goroutine that reads those sources that have no fresh sample
+// and are not being read already. The channel is closed when the last source
+// has been read.
+func (s *sampler) read(srcs ...source) (done <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var stale []source
+	for _, src := range srcs {
+		if s.reading[src] == nil && s.fresh(src) == nil {
+			s.reading[src] = make(chan struct{})
+			stale = append(stale, src)
+		}
+	}
+	if len(stale) > 0 {
+		go func() { // ends when the reads return
+			defer onPanic()
+			for _, src := range stale {
+				s.refresh(src)
+			}
+		}()
+	}
+	if done = s.reading[srcs[len(srcs)-1]]; done == nil {
+		return closed
+	}
+	return done
+}
+
+// closed is a closed channel, for sources that have been read already.
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// fresh returns the newest sample of src, or nil if that is older than a tick.
+func (s *sampler) fresh(src source) *sample {
+	if last := s.newest[src].Load(); last != nil && time.Since(last.at) < tick {
+		return last
+	}
+	return nil
 }
 
 func timedOut(src source) *sample {

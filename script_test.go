@@ -67,6 +67,8 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	readme := readReadme(t)
+	messages := filepath.Join(t.TempDir(), "messages")
+	t.Cleanup(func() { checkMessages(t, messages) }) // when all scripts have ended
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		UpdateScripts:       *update,
@@ -75,6 +77,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("READY", filepath.Join(env.WorkDir, "ready"))
 			env.Setenv("GORACE", "atexit_sleep_ms=10")
+			env.Setenv("MESSAGES", messages)
 			env.Setenv("MAN", filepath.Join(here, "cpunc.1"))
 			return nil
 		},
@@ -97,6 +100,27 @@ func TestScripts(t *testing.T) {
 			"serve":      serveCanned,
 		},
 	})
+}
+
+// checkMessages reads all that cpunc said in the scripts: each message is one line
+// in our words, and in no library's.
+func checkMessages(t *testing.T, name string) {
+	text, err := os.ReadFile(name)
+	if err != nil || len(text) == 0 {
+		t.Errorf("no messages: %v", err)
+	}
+	foreign := regexp.MustCompile(`flag provided|flag needs|for flag|invalid boolean|parse error|strconv\.|lookup |dial (tcp|udp|unix)|(read|write|accept|listen) (tcp|udp|unix)|%!|\bEOF\b|0x[0-9a-f]|goroutine|syscall|context |i/o timeout|use of closed`)
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		message, ok := strings.CutPrefix(line, "cpunc: ")
+		switch {
+		case strings.Contains(line, " warning"), strings.HasPrefix(line, "no way in"): // a command's own
+		case !ok, strings.HasSuffix(strings.TrimSuffix(message, "..."), "."), message != quoteOdd(message), message == "":
+			t.Errorf("said %q, want one line of cpunc without a full stop", line)
+		case foreign.MatchString(message):
+			t.Errorf("said %q, in somebody else's words: %q", line, foreign.FindString(message))
+		}
+	}
 }
 
 // exits runs a program that must end with the status that is its first
