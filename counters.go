@@ -137,7 +137,7 @@ func readStat(each bool) (s stat, when moment, err error) {
 		when, err = readKernel(path, "\nintr ", func(text []byte) error {
 			var ok bool
 			if s, ok = parseStat(text, each); !ok {
-				return errors.New("none in " + path)
+				return errors.New("no valid CPU lines in " + path)
 			}
 			return nil
 		})
@@ -152,7 +152,7 @@ func readStat(each bool) (s stat, when moment, err error) {
 func libraryStat(each bool) (s stat, err error) {
 	times, err := cpu.Times(each)
 	if err == nil && len(times) == 0 {
-		err = errors.New("the system returned none")
+		err = errors.New("the system returned no values")
 	}
 	if err != nil {
 		return s, err
@@ -353,7 +353,7 @@ func readPressure() (waited time.Duration, when moment, err error) {
 			waited = time.Duration(µs) * time.Microsecond
 			return nil
 		}
-		return fmt.Errorf("no total for some tasks in %s", path)
+		return fmt.Errorf(`no "some" total in %s`, path)
 	})
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) { // not built in, or switched off
 		err = fmt.Errorf("no pressure stall information in %s", path)

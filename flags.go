@@ -392,7 +392,7 @@ func (opt *options) resolve() error {
 		addrs, err = dialAddresses(network, opt.operands, opt.port)
 	}
 	if err == nil && len(opt.labels) > len(addrs) {
-		err = fmt.Errorf("too many labels: %d for %d", len(opt.labels), len(addrs))
+		err = fmt.Errorf("too many labels: %d given, at most %d allowed", len(opt.labels), len(addrs))
 	}
 	if err != nil {
 		return usagef("%w", err)
@@ -498,7 +498,7 @@ func (l *wordList) Set(text string) error {
 	case l.stdin && len(l.words) > 0:
 		return errors.New("- and readings are mutually exclusive")
 	case len(l.words) > maxWords:
-		return fmt.Errorf("more than %d words", maxWords)
+		return fmt.Errorf("too many readings (limit %d)", maxWords)
 	}
 	return nil
 }

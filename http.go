@@ -334,13 +334,13 @@ func (w *web) metrics(ctx context.Context, out io.Writer) error {
 		family("node_pressure_cpu_waiting_seconds_total", "counter", "Total time in seconds that processes have waited for CPU time.")
 		fmt.Fprintf(text, "node_pressure_cpu_waiting_seconds_total %g\n", pressure.waited.Seconds())
 	}
-	family("cpunc_connections", "gauge", "Connections that are open.")
+	family("cpunc_connections", "gauge", "Open connections.")
 	fmt.Fprintf(text, "cpunc_connections %d\n", w.connections())
-	family("cpunc_answers_total", "counter", "Answers given to each word.")
+	family("cpunc_answers_total", "counter", "Replies to each word.")
 	for word := range readings {
 		fmt.Fprintf(text, "cpunc_answers_total{word=%q} %d\n", word.String(), w.sampler.replies[word].Load())
 	}
-	family("cpunc_build_info", "gauge", "Always 1; what cpunc was built from.")
+	family("cpunc_build_info", "gauge", "Always 1; the labels are the versions of cpunc and Go.")
 	fmt.Fprintf(text, "cpunc_build_info{version=%q,goversion=%q} 1\n", version(), runtime.Version())
 	text.Flush() // an error means that the client has disconnected
 	return nil

@@ -188,7 +188,7 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 		case err != nil:
 			return nil
 		case !srv.allow.admit(conn.RemoteAddr()):
-			srv.log(conn, "rejected: not in the allowed addresses")
+			srv.log(conn, "rejected: address not allowed")
 			conn.Close()
 		case srv.serving.Load() >= srv.maxConns:
 			srv.refuse(conn)

@@ -38,7 +38,7 @@ const maxWords = 64 // in one request; their replies fit into every buffer
 // parseReadings returns the readings with these names. bye is not a reading.
 func parseReadings(names []string) ([]word, error) {
 	if len(names) > maxWords {
-		return nil, fmt.Errorf("more than %d words", maxWords)
+		return nil, fmt.Errorf("too many readings (limit %d)", maxWords)
 	}
 	ws := make([]word, len(names))
 	for i, name := range names {
@@ -175,7 +175,7 @@ func (s *sampler) record(ctx context.Context) (failed error) {
 		case now.err == nil:
 			s.keep(src, now)
 			if src == totals && now.total == (counts{}) {
-				failed = errors.New("all CPU counters are zero; cpu, cores, modes and busy read nan")
+				failed = errors.New("all CPU counters are zero; cpu, cores, modes and busy will be nan")
 			}
 		case src <= perCPU:
 			failed = cmp.Or(failed, now.err)
