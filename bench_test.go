@@ -59,30 +59,38 @@ var servers = [...]struct {
 	{"yardstick", nil},
 }
 
-// spawn starts a server that ends with the benchmark.
-func spawn(b *testing.B, name string, args []string) (addr string, pid int) {
+// spawn starts a listener that ends with the test, and gives its address and what
+// else it says.
+func spawn(t testing.TB, cmd *exec.Cmd) (addr string, messages *bufio.Reader) {
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	messages = bufio.NewReader(stderr)
+	line, err := messages.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]), messages
+}
+
+// spawnServer starts one of the servers, and gives its address and its number.
+func spawnServer(b *testing.B, name string, args []string) (addr string, pid int) {
 	program, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
 	cmd := exec.Command(program, args...)
 	cmd.Args[0] = name // that is how the test binary knows what to be
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	line, err := bufio.NewReader(stderr).ReadString('\n')
-	if err != nil {
-		b.Fatal(err)
-	}
-	return strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]), cmd.Process.Pid
+	addr, _ = spawn(b, cmd)
+	return addr, cmd.Process.Pid
 }
 
 // asker is the client of the benchmarks.
@@ -130,7 +138,7 @@ func BenchmarkLockstep(b *testing.B) {
 		b.Run(strconv.Itoa(conns), func(b *testing.B) {
 			var all [len(servers)][]*asker
 			for i, server := range servers {
-				addr, _ := spawn(b, server.name, server.args)
+				addr, _ := spawnServer(b, server.name, server.args)
 				all[i] = askers(b, addr, conns)
 			}
 			each := b.N/turns + 1
@@ -183,7 +191,7 @@ func BenchmarkVisit(b *testing.B) {
 		b.Run(strconv.Itoa(visitors), func(b *testing.B) {
 			var addrs [len(servers)]string
 			for i, server := range servers {
-				addrs[i], _ = spawn(b, server.name, server.args)
+				addrs[i], _ = spawnServer(b, server.name, server.args)
 				askers(b, addrs[i], 1)
 			}
 			each := b.N/turns + 1
@@ -245,7 +253,7 @@ func BenchmarkCrowd(b *testing.B) {
 		failed := 0
 		for i, server := range servers {
 			var addr string
-			addr, pids[i] = spawn(b, server.name, server.args)
+			addr, pids[i] = spawnServer(b, server.name, server.args)
 			empty[i], _ = used(pids[i])
 			crowds[i] = askers(b, addr, *crowd)
 		}
@@ -341,7 +349,7 @@ func BenchmarkAnswer(b *testing.B) {
 // from their instants the requests arrive.
 func BenchmarkPhase(b *testing.B) {
 	const hosts, interval = 100, 100 * time.Millisecond
-	addr, _ := spawn(b, "cpunc", servers[0].args)
+	addr, _ := spawnServer(b, "cpunc", servers[0].args)
 	name, port, _ := net.SplitHostPort(addr)
 	for b.Loop() {
 		var mu sync.Mutex

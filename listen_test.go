@@ -411,18 +411,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		t.Skip(err)
 	}
 	cmd := exec.Command(sh, "-c", "ulimit -n 64; exec "+program(t)+" -l 0")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer cmd.Process.Signal(syscall.SIGTERM)
-	messages := bufio.NewReader(stderr)
-	line, _ := messages.ReadString('\n')
-	addr := strings.TrimSpace(line[strings.LastIndex(line, " ")+1:])
+	addr, messages := spawn(t, cmd)
 	var conns []net.Conn
 	for range 100 { // more than there are descriptors; the rest wait in the backlog
 		conn, err := net.Dial("tcp", addr)
@@ -496,14 +485,14 @@ func TestSoak(t *testing.T) {
 	defer cancel()
 	smp.record(ctx)
 	go smp.run(ctx) // ends with ctx
-	srv := &server{sampler: smp, idle: time.Second, maxConns: 1200}
+	srv := &server{sampler: smp, idle: 5 * time.Second, maxConns: 1200}
 	addr, _ := serving(t, srv)
 	path := filepath.Join(t.TempDir(), "sock")
 	unix, err := listenUnix(ctx, path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	local := &server{sampler: smp, idle: time.Second, maxConns: 1200, web: srv.web}
+	local := &server{sampler: smp, idle: 5 * time.Second, maxConns: 1200, web: srv.web}
 	go local.serve(ctx, unix) // ends with ctx
 	var replies, bad atomic.Int64
 	visit := func(kind int) {
@@ -569,7 +558,7 @@ func TestSoak(t *testing.T) {
 		case 8: // half a request, then too silent
 			bad.Add(1)
 			fmt.Fprint(conn, "GET /cores HTT")
-			time.Sleep(1200 * time.Millisecond)
+			io.Copy(io.Discard, conn) // until it is closed
 		case 9: // much asked for, nothing read, and away
 			bad.Add(1)
 			conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
@@ -755,7 +744,7 @@ func TestStuckClientsAreCheap(t *testing.T) {
 	if raceEnabled() || testing.Short() {
 		t.Skip("memory without -race")
 	}
-	for checkDescriptors(clients+100) != nil {
+	for checkDescriptors(4*clients+100) != nil {
 		clients /= 2
 	}
 	dir := t.TempDir()
@@ -773,19 +762,10 @@ func TestStuckClientsAreCheap(t *testing.T) {
 		"GET /cores?interval=0.1 HTTP/1.1\r\nHost: localhost\r\n\r\n", headers,
 	} {
 		t.Run(request[:16], func(t *testing.T) {
+			t.Parallel()
 			cmd := exec.Command(program(t), "-l", "0")
 			cmd.Env = append(os.Environ(), "HOST_PROC="+dir)
-			stderr, err := cmd.StderrPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer cmd.Wait()
-			defer cmd.Process.Kill()
-			line, _ := bufio.NewReader(stderr).ReadString('\n')
-			addr := strings.TrimSpace(line[strings.LastIndex(line, " ")+1:])
+			addr, _ := spawn(t, cmd)
 			empty, _ := used(cmd.Process.Pid)
 			for range clients {
 				conn, err := (&net.Dialer{}).Dial("tcp", addr)

@@ -396,6 +396,7 @@ func sameLines(t *testing.T, what string, got, sent []string) {
 }
 
 func TestPage(t *testing.T) {
+	t.Parallel()
 	tabs := openBrowser(t)
 	base := servePage(t, 2)
 
