@@ -251,7 +251,7 @@ func (p *poller) tick(ctx context.Context, ws []word, deadline time.Time) (l lin
 	l.settled = true
 	for _, h := range p.hosts {
 		prefix := ""
-		if len(p.hosts) > 1 {
+		if len(p.hosts) > 1 || h.label != "" {
 			prefix = h.column() + "/"
 		}
 		l.answered = l.answered || h.replies != nil
@@ -317,7 +317,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 		return [][]string{}, nil
 	}
 	replies, err := h.peer.ask(ws, p.wait)
-	if _, stale := err.(staleError); stale && h.peer.replied && p.keep {
+	if _, stale := err.(staleError); stale && h.peer.replied && p.keep && h.network != command {
 		// The listener may have closed the idle connection long ago, or may
 		// have been restarted.
 		p.drop(h)
