@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
@@ -266,16 +267,21 @@ func (opt *options) permute(args []string) ([]string, error) {
 // follows an option without an argument and cannot be an option, as in -l5000,
 // becomes its value, so that noValue can explain the error.
 func split(arg string, known map[string]option) (forms []string) {
-	for i, letter := range arg[1:] {
-		name, rest := "-"+string(letter), arg[1+i+len(string(letter)):]
-		switch {
-		case rest != "" && (known[name].arg != "" || known[name].names != nil && (rest[0] == '=' || isNumber(rest) && (len(rest) > 2 || !strings.ContainsAny(rest, "146")))):
+	for rest := arg[1:]; rest != ""; {
+		_, size := utf8.DecodeRuneInString(rest)
+		name := "-" + rest[:size]
+		rest = rest[size:]
+		if rest != "" && (known[name].arg != "" || known[name].names != nil && isValue(rest)) {
 			return append(forms, name+"="+rest)
-		default:
-			forms = append(forms, name)
 		}
+		forms = append(forms, name)
 	}
 	return forms
+}
+
+// isValue reports whether what follows a short option cannot be more options.
+func isValue(rest string) bool {
+	return rest[0] == '=' || isNumber(rest) && (len(rest) > 2 || !strings.ContainsAny(rest, "146"))
 }
 
 func unknownOption(name string) error {
