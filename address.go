@@ -169,7 +169,7 @@ func parseAddress(network, s, port string, lowest int, alone bool) (address, err
 		port = own
 	}
 	_, notIP = netip.ParseAddr(host)
-	if host == "" || host == "-" || strings.ContainsAny(host, "[] \t\r\n") || notIP != nil && strings.Contains(host, ":") {
+	if host == "" || host == "-" || strings.ContainsAny(host, "[] ") || host != quoteOdd(host) || notIP != nil && strings.Contains(host, ":") {
 		return address{}, fmt.Errorf("invalid host %q", s)
 	}
 	if port == "" {

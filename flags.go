@@ -343,7 +343,7 @@ func (opt *options) check() error {
 		{slices.Contains(opt.operands, ""), "empty argument"},
 		{slices.ContainsFunc(opt.commands, func(c string) bool { return strings.TrimSpace(c) == "" }), "--exec: empty command"},
 		{slices.ContainsFunc(opt.labels, func(l string) bool { return strings.TrimSpace(l) == "" }), "--label: empty name"},
-		{slices.Contains(opt.names, ""), "--name: empty name"},
+		{slices.ContainsFunc(opt.names, func(n string) bool { return n == "" || n != quoteOdd(n) || strings.ContainsAny(n, " :/") }), "--name: invalid host name"},
 	} {
 		if rule.broken {
 			return usagef("%s", rule.message)
