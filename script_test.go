@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -82,10 +83,13 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
-			if name != "netns" {
-				return false, fmt.Errorf("unknown condition %q", name)
+			switch name {
+			case "netns":
+				return exec.Command("unshare", "-n", "ip", "link", "add", "type", "veth").Run() == nil, nil
+			case "hup": // or the tests run under nohup
+				return !signal.Ignored(syscall.SIGHUP), nil
 			}
-			return exec.Command("unshare", "-n", "ip", "link", "add", "type", "veth").Run() == nil, nil
+			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":      exits,
