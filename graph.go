@@ -29,11 +29,12 @@ type graph struct {
 	chart  chart
 	resume func() // ends the pause of the button
 
-	terminal sync.Mutex // protects the fields below while drawing and while restoring the terminal
-	tty      *boundedTty
-	screen   tcell.Screen
-	shown    *frame // what is on the screen
-	released bool   // whether the terminal was given back, or has not been taken yet
+	terminal     sync.Mutex // protects the fields below while drawing and while restoring the terminal
+	restoreModes func()     // the modes that the terminal had
+	tty          *boundedTty
+	screen       tcell.Screen
+	shown        *frame // what is on the screen
+	released     bool   // whether the terminal was given back, or has not been taken yet
 }
 
 const (
@@ -87,6 +88,7 @@ func (g *graph) takeTerminal() error {
 	if err != nil {
 		return fmt.Errorf("chart: %w", err)
 	}
+	restore := saveModes()
 	bounded := &boundedTty{Tty: tty}
 	screen, err := tcell.NewTerminfoScreenFromTty(bounded, tcell.OptNegotiation(false))
 	if err == nil {
@@ -98,7 +100,7 @@ func (g *graph) takeTerminal() error {
 	screen.HideCursor()
 	screen.EnableMouse(tcell.MouseButtonEvents)
 	g.terminal.Lock()
-	g.tty, g.screen, g.shown, g.released = bounded, screen, nil, false
+	g.tty, g.screen, g.shown, g.released, g.restoreModes = bounded, screen, nil, false, restore
 	g.terminal.Unlock()
 	g.change(func(c *chart) {
 		c.mono = screen.Colors() < 8
@@ -132,8 +134,42 @@ func (g *graph) releaseTerminal() {
 		}
 	}()
 	io.WriteString(g.tty, scrollAll)
-	g.screen.Fini()
+	ended := make(chan struct{})
+	go func() { // ends with the library's goroutines, or with the process
+		defer close(ended)
+		g.screen.Fini()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(finiTimeout): // its goroutines may block each other when much was typed
+		io.WriteString(g.tty, leaveScreen)
+		g.restoreModes()
+	}
 }
+
+// saveModes returns what sets the modes of the terminal to what they are now.
+func saveModes() (restore func()) {
+	withTerminal := func(f func(fd int)) {
+		if tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
+			defer tty.Close()
+			f(int(tty.Fd()))
+		}
+	}
+	var modes *term.State
+	withTerminal(func(fd int) { modes, _ = term.GetState(fd) })
+	return func() {
+		if modes != nil {
+			withTerminal(func(fd int) { term.Restore(fd, modes) })
+		}
+	}
+}
+
+const (
+	finiTimeout = 300 * time.Millisecond
+	// leaveScreen is what Fini would write: cursor, margins, keypad and mouse as
+	// before, and the main screen.
+	leaveScreen = "\x1b[?25h\x1b[?1l\x1b>\x1b[m\x1b[?7h\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
+)
 
 // close waits for run, whose ctx must be done, and restores the terminal.
 func (g *graph) close() {
@@ -141,6 +177,7 @@ func (g *graph) close() {
 		return
 	}
 	<-g.done
+	g.show() // the last line, which run may not have drawn
 	g.releaseTerminal()
 	stderr.release()
 }

@@ -79,6 +79,10 @@ func TestScripts(t *testing.T) {
 			env.Setenv("READY", filepath.Join(env.WorkDir, "ready"))
 			env.Setenv("GORACE", "atexit_sleep_ms=10")
 			env.Setenv("MESSAGES", messages)
+			env.Setenv("MOST", "150000") // KiB of memory
+			if raceEnabled() {
+				env.Setenv("MOST", "900000")
+			}
 			env.Setenv("MAN", filepath.Join(here, "cpunc.1"))
 			return nil
 		},
