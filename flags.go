@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -72,8 +73,8 @@ const (
 	listening = "Listening"
 )
 
-// optionTable returns the options that help lists.
-func optionTable() (table []option) {
+// optionTable returns the options that help lists. It reads them once.
+var optionTable = sync.OnceValue(func() (table []option) {
 	row := regexp.MustCompile(`^ +(-\S(?:, --\S+)?|--\S+)(?: ([A-Z]+))?  +(.*)$`)
 	mode := ""
 	for line := range strings.Lines(help) {
@@ -87,7 +88,7 @@ func optionTable() (table []option) {
 		}
 	}
 	return table
-}
+})
 
 // A usageError is an error in the command line.
 type usageError struct{ error }

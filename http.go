@@ -192,8 +192,7 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		w.send(out, w.line(s, reading), plainText)
 	case path == "metrics":
 		s.scrapes++
-		out.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		out.Header().Set("Cache-Control", "no-store")
+		setKind(out, "text/plain; version=0.0.4; charset=utf-8")
 		if err := w.metrics(w.ctx, out); err != nil {
 			refuse(http.StatusServiceUnavailable, err.Error())
 		}
@@ -248,8 +247,7 @@ func (w *web) line(s *session, reading word) []byte {
 // disconnects or stops reading, or w.ctx is done. An interval of 0 means
 // minWindow, in which there always is something new.
 func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, reading word, interval time.Duration) {
-	out.Header().Set("Content-Type", plainText)
-	out.Header().Set("Cache-Control", "no-store")
+	setKind(out, plainText)
 	if r.Method == http.MethodHead {
 		return
 	}
@@ -273,12 +271,17 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 
 // send sends text, with status 503 if it is an error line.
 func (w *web) send(out http.ResponseWriter, text []byte, kind string) {
-	out.Header().Set("Content-Type", kind)
-	out.Header().Set("Cache-Control", "no-store")
+	setKind(out, kind)
 	if bytes.HasPrefix(text, []byte("error: ")) {
 		out.WriteHeader(http.StatusServiceUnavailable)
 	}
 	out.Write(text)
+}
+
+// setKind sets the headers that every reading, page and scrape has.
+func setKind(out http.ResponseWriter, kind string) {
+	out.Header().Set("Content-Type", kind)
+	out.Header().Set("Cache-Control", "no-store")
 }
 
 // allowedHost reports whether the host of a request is an address or an allowed
