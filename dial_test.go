@@ -494,6 +494,31 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// A host that is lost is reported before the line of that tick, which may be
+// the last.
+func TestLostAtTheEnd(t *testing.T) {
+	messages := listenIn(t)
+	for run := range 1000 {
+		p := &poller{
+			hosts:    []*host{{address: address{network: "tcp", host: "alpha", port: "5000"}}},
+			words:    []word{cpuWord},
+			interval: time.Second,
+			count:    1,
+			keep:     true,
+			dial:     func(context.Context, address) (net.Conn, error) { return nil, errors.New("refused") },
+			emit: func(line) error {
+				if said := strings.Count(messages(), "refused; reconnecting\n"); said != run+1 {
+					return fmt.Errorf("%d losses were reported in run %d", said, run)
+				}
+				return nil
+			},
+		}
+		if err := p.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A connection that was closed while nobody asked costs no reading, if there is
 // another; one that is closed at once is dialed with pauses like any.
 func TestClosedBetweenTicks(t *testing.T) {

@@ -299,8 +299,12 @@ func (p *poller) ask(ctx context.Context, h *host, ws []word, results chan<- res
 	case !p.keep:
 		p.end(err)
 	default:
+		if h.lost.IsZero() && ctx.Err() == nil {
+			h.lost = time.Now()
+			say("%v; reconnecting", err) // before the result, which may end the run
+		}
 		results <- result{h, nil}
-		p.redial(ctx, h, err)
+		p.redial(ctx, h)
 		h.busy.Store(false)
 	}
 }
@@ -340,14 +344,10 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	return nil, h.wrap(err)
 }
 
-// redial dials h, which was lost with err, until that succeeds or ctx is done.
+// redial dials h, which was lost, until that succeeds or ctx is done.
 // The pauses double until h has replied, and are random, so that many clients
 // do not reconnect at the same time.
-func (p *poller) redial(ctx context.Context, h *host, err error) {
-	if h.lost.IsZero() && ctx.Err() == nil {
-		h.lost = time.Now()
-		say("%v; reconnecting", err)
-	}
+func (p *poller) redial(ctx context.Context, h *host) {
 	for {
 		h.pause = min(max(2*h.pause, minPause), maxPause)
 		select {
