@@ -425,7 +425,7 @@ func (opt *options) checkHostless(with string) error {
 		case with != "":
 			return fmt.Errorf("%s cannot be used with %s", form, with)
 		case name == "port":
-			return fmt.Errorf("%s requires a host (to serve: cpunc -l -p %s, to dial: cpunc -p %[2]s localhost)", form, opt.port)
+			return fmt.Errorf("%s requires a host (to serve: cpunc -l -p %s, to dial: cpunc -p %[2]s localhost)", form, quoteOdd(opt.port))
 		default:
 			return fmt.Errorf("%s has no effect without a host", form)
 		}

@@ -129,7 +129,7 @@ func FuzzOptions(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line string) {
 		opt, err := parse(strings.Split(line, " "))
-		if err != nil && strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		if err != nil && err.Error() != quoteOdd(err.Error()) {
 			t.Errorf("%q: %q", line, err)
 		}
 		if err == nil && len(opt.addresses) == 0 && !opt.help && !opt.version && opt.completion == "" {
