@@ -180,6 +180,7 @@ func (c *chart) draw(w, h int) *frame {
 var keyHelp = []string{
 	"space, click  pause, resume",
 	"+  -          zoom in, out ",
+	"Ctrl-L        redraw       ",
 	"Ctrl-Z        suspend      ",
 	"q  Esc        quit         ",
 	"?  h          hide this    ",

@@ -22,11 +22,16 @@ import (
 type graph struct {
 	pauses  pauses
 	changed chan struct{} // signals that the chart has changed
+	urgent  chan struct{} // signals that the user has changed it
+	ctrlZ   chan struct{}
 	tstp    chan os.Signal
+	quit    func()        // ends the run
 	done    chan struct{} // closed when run has returned
 
-	mu     sync.Mutex // protects chart and resume
+	mu     sync.Mutex // protects the fields below; never held for long
 	chart  chart
+	w, h   int    // size of the last picture
+	stale  bool   // whether the next picture must replace everything on the screen
 	resume func() // ends the pause of the button
 
 	terminal     sync.Mutex // protects the fields below while drawing and while restoring the terminal
@@ -42,24 +47,37 @@ const (
 	keyPause  = 20 * time.Millisecond  // if a key changes them
 )
 
-// newGraph returns a graph that takes lines and has yet to be opened. It fails
-// if there is no terminal.
-func newGraph(c chart, rests pauses) (*graph, error) {
+// findTerminal fails if there is no terminal to draw on.
+func findTerminal() error {
 	if _, err := tcell.NewDevTty(); err != nil {
-		return nil, fmt.Errorf("chart: %w", err)
+		return fmt.Errorf("chart: %w", err)
 	}
-	return &graph{chart: c, pauses: rests, changed: make(chan struct{}, 1), tstp: make(chan os.Signal, 1), released: true}, nil
+	return nil
+}
+
+// newGraph returns a graph that takes lines and has yet to be opened.
+func newGraph(c chart, rests pauses) *graph {
+	return &graph{
+		chart:    c,
+		pauses:   rests,
+		changed:  make(chan struct{}, 1),
+		urgent:   make(chan struct{}, 1),
+		ctrlZ:    make(chan struct{}, 1),
+		tstp:     make(chan os.Signal, 1),
+		released: true,
+	}
 }
 
 // open takes over the terminal until close, and draws on it until ctx is done.
 // It calls quit when the user quits.
 func (g *graph) open(ctx context.Context, quit func()) error {
+	g.quit = quit
+	restoreTerminal = g.releaseTerminal
 	if err := g.takeTerminal(); err != nil {
 		return err
 	}
-	restoreTerminal = g.releaseTerminal
 	g.done = make(chan struct{})
-	go func() { defer onPanic(); g.run(ctx, quit) }() // ends with ctx; close waits for it
+	go func() { defer onPanic(); g.run(ctx) }() // ends with ctx; close waits for it
 	if isTerminal(os.Stderr) {
 		stderr.hold(func(message string) {
 			g.change(func(c *chart) { c.message = quoteOdd(message) })
@@ -85,18 +103,27 @@ func (g *graph) isOpen() bool { return g.done != nil }
 
 func (g *graph) takeTerminal() error {
 	tty, err := tcell.NewDevTty()
+	if err == nil {
+		err = g.take(tty, saveModes())
+	}
 	if err != nil {
 		return fmt.Errorf("chart: %w", err)
 	}
-	restore := saveModes()
-	bounded := &boundedTty{Tty: tty}
+	return nil
+}
+
+// take takes over a terminal, whose modes are set to what they were by restore.
+func (g *graph) take(tty tcell.Tty, restore func()) error {
+	bounded := &boundedTty{Tty: tty, watched: make(chan struct{})}
+	defer close(bounded.watched)
 	screen, err := tcell.NewTerminfoScreenFromTty(bounded, tcell.OptNegotiation(false))
 	if err == nil {
 		err = screen.Init()
 	}
 	if err != nil {
-		return fmt.Errorf("chart: %w", err)
+		return err
 	}
+	go func() { defer onPanic(); g.watch(screen.EventQ()) }() // ends with Fini
 	screen.HideCursor()
 	screen.EnableMouse(tcell.MouseButtonEvents)
 	g.terminal.Lock()
@@ -128,11 +155,6 @@ func (g *graph) releaseTerminal() {
 	}
 	g.released = true
 	signal.Stop(g.tstp)
-	events := g.screen.EventQ()
-	go func() { // ends with Fini, which would otherwise wait for events to be read
-		for range events {
-		}
-	}()
 	io.WriteString(g.tty, scrollAll)
 	ended := make(chan struct{})
 	go func() { // ends with the library's goroutines, or with the process
@@ -192,35 +214,34 @@ func (g *graph) change(f func(c *chart)) {
 	g.mu.Lock()
 	f(&g.chart)
 	g.mu.Unlock()
+	signalTo(g.changed)
+}
+
+// signalTo sends to a channel with a buffer of one, unless it is full.
+func signalTo(ch chan<- struct{}) {
 	select {
-	case g.changed <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }
 
-// run draws the chart and handles events until ctx is done. It calls quit if
-// the user quits or the terminal fails.
-func (g *graph) run(ctx context.Context, quit func()) {
+// run draws the chart until ctx is done.
+func (g *graph) run(ctx context.Context) {
 	defer close(g.done)
 	due := time.NewTimer(0)
 	defer due.Stop()
 	drawn, waiting := time.Time{}, true
 	for {
 		pause := linePause
+		var err error
 		select {
 		case <-g.changed:
-		case event := <-g.screen.EventQ():
+		case <-g.urgent:
 			pause, waiting = keyPause, false
-			if !g.handle(event) {
-				quit()
-				return
-			}
+		case <-g.ctrlZ:
+			err = g.suspend(true)
 		case <-g.tstp:
-			if err := g.suspend(false); err != nil {
-				say("%v", err)
-				quit()
-				return
-			}
+			err = g.suspend(false)
 		case <-due.C:
 			waiting = false
 			drawn = time.Now()
@@ -229,10 +250,29 @@ func (g *graph) run(ctx context.Context, quit func()) {
 		case <-ctx.Done():
 			return
 		}
+		if err != nil {
+			say("%v", err)
+			g.quit()
+			return
+		}
 		if !waiting {
 			waiting = true
 			due.Reset(time.Until(drawn.Add(pause)))
 		}
+	}
+}
+
+// watch handles the events of a screen until that is released. It must not wait
+// for the screen: the library locks that while it waits for events to be read.
+func (g *graph) watch(events <-chan tcell.Event) {
+	for event := range events {
+		if !g.handle(event) {
+			g.quit()
+			break
+		}
+		signalTo(g.urgent)
+	}
+	for range events { // or Fini would wait
 	}
 }
 
@@ -245,10 +285,9 @@ func (g *graph) handle(event tcell.Event) bool {
 		case event.Key() == tcell.KeyCtrlC, event.Key() == tcell.KeyEsc, key == "q":
 			return false
 		case event.Key() == tcell.KeyCtrlZ:
-			if err := g.suspend(true); err != nil {
-				say("%v", err)
-				return false
-			}
+			signalTo(g.ctrlZ)
+		case event.Key() == tcell.KeyCtrlL:
+			g.redrawAll()
 		case key == " ":
 			g.toggle()
 		case key == "?", key == "h":
@@ -264,7 +303,7 @@ func (g *graph) handle(event tcell.Event) bool {
 		}
 	case *tcell.EventResize:
 		g.redrawAll()
-	case nil, *tcell.EventError: // the terminal is gone
+	case *tcell.EventError: // the terminal is gone
 		return false
 	}
 	return true
@@ -273,7 +312,7 @@ func (g *graph) handle(event tcell.Event) bool {
 func (g *graph) isOnButton(x, y int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.shown != nil && y == g.shown.h-1 && x < utf8.RuneCountInString(g.chart.button(g.shown.w))
+	return y == g.h-1 && x < utf8.RuneCountInString(g.chart.button(g.w))
 }
 
 // suspend restores the terminal and stops the process, or its whole job. When
@@ -315,16 +354,17 @@ func (g *graph) show() {
 	if g.released || g.tty.isStuck() {
 		return
 	}
-	if g.tty.lost {
-		g.tty.lost = false
-		g.screen.Sync()
-		g.shown = nil
-	}
 	w, h := g.screen.Size()
 	g.mu.Lock()
 	f := g.chart.draw(w, h)
 	mono := g.chart.mono
+	stale := g.stale
+	g.w, g.h, g.stale = w, h, false
 	g.mu.Unlock()
+	if lost := g.tty.hasLost(); lost || stale {
+		g.screen.Sync()
+		g.shown = nil
+	}
 	old := g.shown
 	fresh := old == nil || old.w != f.w || old.h != f.h
 	if fresh {
@@ -344,10 +384,9 @@ func (g *graph) show() {
 
 // redrawAll makes the next picture replace everything on the screen.
 func (g *graph) redrawAll() {
-	g.terminal.Lock()
-	defer g.terminal.Unlock()
-	g.screen.Sync()
-	g.shown = nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stale = true
 }
 
 // curveColors are colors of the terminal's palette that can be told apart, and
@@ -378,9 +417,12 @@ func cellStyle(s style, mono bool, colors int) tcell.Style {
 // under our control.
 type boundedTty struct {
 	tcell.Tty
+	watched chan struct{} // closed when events are read, before which no key is
+
+	mu        sync.Mutex    // the library writes from several goroutines
 	stuck     chan struct{} // closed when the write that timed out has ended
-	lost      bool          // output was lost since the last picture
 	abandoned chan struct{} // closed to end that write early
+	lost      bool          // output was lost
 }
 
 const (
@@ -391,6 +433,13 @@ const (
 
 // isStuck reports whether the terminal has not taken an earlier write yet.
 func (t *boundedTty) isStuck() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pending()
+}
+
+// pending is isStuck for those who hold t.mu.
+func (t *boundedTty) pending() bool {
 	if t.stuck == nil {
 		return false
 	}
@@ -403,8 +452,18 @@ func (t *boundedTty) isStuck() bool {
 	}
 }
 
+// hasLost reports whether output was lost since the last call.
+func (t *boundedTty) hasLost() (lost bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lost, t.lost = t.lost, false
+	return lost
+}
+
 func (t *boundedTty) Write(text []byte) (int, error) {
-	if t.isStuck() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pending() {
 		t.lost = true
 		return len(text), nil
 	}
@@ -435,7 +494,9 @@ func (t *boundedTty) Write(text []byte) (int, error) {
 // It discards a picture that the terminal has not taken yet, to make room for
 // them.
 func (t *boundedTty) Drain() error {
-	if t.isStuck() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pending() {
 		close(t.abandoned)
 		flushTerminal()
 		select {
@@ -445,6 +506,11 @@ func (t *boundedTty) Drain() error {
 		}
 	}
 	return t.Tty.Drain()
+}
+
+func (t *boundedTty) Read(p []byte) (int, error) {
+	<-t.watched
+	return t.Tty.Read(p)
 }
 
 func (t *boundedTty) WindowSize() (tcell.WindowSize, error) {

@@ -184,17 +184,16 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 		return lines.print(l)
 	}
 	if opt.graph {
-		g, err := newGraph(newChart(opt, p.hosts), rests)
-		if err != nil {
+		if err := findTerminal(); err != nil {
 			return err
 		}
+		g := newGraph(newChart(opt, p.hosts), rests)
 		defer g.close()
 		defer cancel()
 		if len(opt.commands) == 0 {
-			err = g.open(ctx, cancel)
-		}
-		if err != nil {
-			return err
+			if err := g.open(ctx, cancel); err != nil {
+				return err
+			}
 		}
 		show = g.opening(ctx, cancel)
 		switch {

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gdamore/tcell/v3"
+)
+
+// A keyboard is a terminal on which somebody types at once. It takes every
+// picture, but only after typing had some time to get ahead.
+type keyboard struct {
+	keys  *io.PipeReader
+	slept bool
+}
+
+func (k *keyboard) Start() error               { return nil }
+func (k *keyboard) Stop() error                { return k.keys.Close() }
+func (k *keyboard) Drain() error               { return nil }
+func (k *keyboard) Close() error               { return nil }
+func (k *keyboard) Read(p []byte) (int, error) { return k.keys.Read(p) }
+func (k *keyboard) NotifyResize(chan<- bool)   {}
+func (k *keyboard) WindowSize() (tcell.WindowSize, error) {
+	return tcell.WindowSize{Width: 80, Height: 24}, nil
+}
+
+func (k *keyboard) Write(p []byte) (int, error) {
+	if !k.slept {
+		k.slept = true
+		time.Sleep(50 * time.Millisecond)
+	}
+	return len(p), nil
+}
+
+// The library locks its screen while it waits for keys to be read. A chart must
+// begin and end all the same, whatever is typed before and after the q.
+func TestPasteAtTheBeginning(t *testing.T) {
+	for range 10 {
+		ctx, cancel := context.WithCancel(t.Context())
+		g := newGraph(chart{window: time.Minute, location: time.UTC, least: 100}, make(pauses, 1))
+		g.quit = cancel
+		g.done = make(chan struct{})
+		keys, typed := io.Pipe()
+		go typed.Write(slices.Concat(bytes.Repeat([]byte("0"), 1000), []byte("q"), bytes.Repeat([]byte("0"), 1000)))
+		ended := make(chan error, 1)
+		go func() {
+			if err := g.take(&keyboard{keys: keys}, func() {}); err != nil {
+				ended <- err
+				return
+			}
+			g.run(ctx)
+			g.close()
+			ended <- nil
+		}()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the chart does not end")
+		}
+	}
+}
