@@ -161,9 +161,10 @@ func limitedGroups(t *testing.T) (dirs []string) {
 		}
 		t.Cleanup(func() { eventuallyTrue(t, dir+" removed", 5*time.Second, func() bool { return os.Remove(dir) == nil }) })
 		dirs = append(dirs, dir)
-		limit := map[string]string{"cpu.cfs_quota_us": "30000"}
+		// The greatest weight, so that it reaches its limit on a busy machine, too.
+		limit := map[string]string{"cpu.cfs_quota_us": "30000", "cpu.shares": "262144"}
 		if g.v2 {
-			limit = map[string]string{"cpu.max": "30000 100000"}
+			limit = map[string]string{"cpu.max": "30000 100000", "cpu.weight": "10000"}
 		}
 		for file, value := range limit {
 			if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o666); err != nil && controller == "cpu" {

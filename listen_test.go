@@ -106,7 +106,7 @@ var raceEnabled = sync.OnceValue(func() bool {
 // Thousands who are silent, slow, greedy or rude beside ten honest pollers: no
 // answer is lost or late, and the rude are gone when the rules say so.
 func TestBadCompany(t *testing.T) {
-	silent, slow, greedy, rude := 5000, 1000, 100, 100
+	silent, slow, greedy, rude := 5000, 300, 100, 100
 	if testing.Short() || raceEnabled() {
 		silent, slow, greedy, rude = 500, 100, 20, 20
 	}

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,7 +58,16 @@ func TestMain(m *testing.M) {
 type tidy struct{ *testing.M }
 
 func (m tidy) Run() int {
-	flag.Set("test.parallel", "4") // they wait more than they compute
+	flag.Set("test.parallel", "6") // they wait more than they compute
+	// What is ignored here, as under nohup or in a job of a script, would be
+	// ignored by every cpunc that a script starts.
+	ignored := make(chan os.Signal, 1)
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
+		if signal.Ignored(s) {
+			signal.Notify(ignored, s)
+		}
+	}
+	defer signal.Stop(ignored)
 	goroutines, descriptors := leftovers()
 	code := m.M.Run()
 	if code != 0 {

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -90,8 +89,6 @@ func TestScripts(t *testing.T) {
 			switch name {
 			case "netns":
 				return exec.Command("unshare", "-n", "ip", "link", "add", "type", "veth").Run() == nil, nil
-			case "hup": // or the tests run under nohup
-				return !signal.Ignored(syscall.SIGHUP), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
@@ -152,10 +149,12 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // eventually waits until done, which must come about soon.
 func eventually(ts *testscript.TestScript, what string, done func() bool) {
-	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {
+	pause := time.Millisecond
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%s: waited in vain", what)
 		}
+		pause = min(pause*5/4, 50*time.Millisecond) // asking may cost as much as what is waited for
 	}
 }
 
