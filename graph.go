@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -50,7 +51,10 @@ const (
 // findTerminal fails if there is no terminal to draw on.
 func findTerminal() error {
 	if _, err := tcell.NewDevTty(); err != nil {
-		return fmt.Errorf("chart: %w", err)
+		return fmt.Errorf("--graph requires a terminal: %w", cause(err))
+	}
+	if os.Getenv("TERM") == "dumb" { // in the shell of an editor
+		return errors.New("--graph cannot draw on a terminal of type dumb")
 	}
 	return nil
 }
@@ -143,7 +147,7 @@ func (g *graph) take(tty tcell.Tty, restore func()) error {
 // no braille characters.
 func lacksBraille(term string) bool {
 	kind, _, _ := strings.Cut(term, "-")
-	return slices.Contains([]string{"linux", "vt100", "vt102", "vt220", "vt320", "wsvt25", "cons25", "sun", "ansi", "dumb"}, kind)
+	return slices.Contains([]string{"linux", "vt100", "vt102", "vt220", "vt320", "wsvt25", "cons25", "sun", "ansi"}, kind)
 }
 
 // releaseTerminal restores the terminal, unless that has been done.

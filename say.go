@@ -166,9 +166,17 @@ func onPanic() {
 	}
 }
 
-// cause returns the reason in a network error, without the operation and the
-// addresses, which the caller adds in the user's terms.
+// cause returns the reason in an error of the system, without the operation and
+// the addresses, which the caller adds in the user's terms.
 func cause(err error) error {
+	err = innermost(err)
+	if reason, ok := strings.CutSuffix(err.Error(), "."); ok { // on Windows, reasons are sentences
+		return errors.New(reason)
+	}
+	return err
+}
+
+func innermost(err error) error {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		if dns.IsNotFound {
