@@ -57,9 +57,9 @@ func TestFrames(t *testing.T) {
 	zoomed := chartOf("CPU utilization (%)  localhost:5000", 100, 300, []string{"cpu"}, square)
 	zoomed.zoom(0.5)
 	zoomed.message = "localhost:5000: connection closed; reconnecting"
-	mono := chartOf("CPU utilization (%)  web1:5000 web2:5000", 100, 70, hosts, gapped)
+	mono := chartOf("CPU utilization (%)  web1:5000, web2:5000", 100, 70, hosts, gapped)
 	mono.mono = true
-	ascii := chartOf("CPU utilization (%)  web1:5000 web2:5000", 100, 70, hosts, gapped)
+	ascii := chartOf("CPU utilization (%)  web1:5000, web2:5000", 100, 70, hosts, gapped)
 	ascii.ascii = true
 	keys := chartOf("CPU utilization (%)  localhost:5000", 100, 61, []string{"cpu"}, square)
 	keys.help = true
@@ -71,7 +71,7 @@ func TestFrames(t *testing.T) {
 		{"square", chartOf("CPU utilization (%)  localhost:5000", 100, 61, []string{"cpu"}, square), 80, 24},
 		{"young", chartOf("CPU utilization (%)  localhost:5000", 100, 1, []string{"cpu"}, square), 60, 12},
 		{"empty", chartOf("CPU utilization (%)  localhost:5000", 100, 0, nil, square), 60, 12},
-		{"hosts", chartOf("CPU utilization (%)  web1:5000 web2:5000", 100, 70, hosts, gapped), 100, 30},
+		{"hosts", chartOf("CPU utilization (%)  web1:5000, web2:5000", 100, 70, hosts, gapped), 100, 30},
 		{"load", chartOf("Load average  localhost:5000", 0, 100, []string{"load1", "load5", "load15"}, func(s, i int) float64 { return sine(s, i) / 30 }), 80, 20},
 		{"cores", chartOf("CPU utilization (%)  localhost:5000", 100, 61, cores, sine), 80, 24},
 		{"stopped", stopped, 110, 20},
@@ -213,5 +213,26 @@ func TestReadmeChart(t *testing.T) {
 	}
 	if !strings.Contains(string(readme), want.String()) {
 		t.Errorf("the README lacks\n%s", &want)
+	}
+}
+
+func TestTitle(t *testing.T) {
+	for args, want := range map[string]string{
+		"-g":                           "CPU utilization (%)  this machine",
+		"-g -r load":                   "Load average  this machine",
+		"-g -r cpu,load web1 web2:80":  "CPU utilization (%) and load average  web1:5000, web2:80",
+		"-g -e ssh+web1 -e ssh+web2+x": "CPU utilization (%)  ssh web1, ssh web2 x",
+	} {
+		words := strings.Fields(args)
+		for i, word := range words {
+			words[i] = strings.ReplaceAll(word, "+", " ")
+		}
+		opt, err := parse(words)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := newChart(opt, newPoller(opt, nil).hosts); c.title != want {
+			t.Errorf("%s: title %q, want %q", args, c.title, want)
+		}
 	}
 }

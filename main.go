@@ -385,10 +385,11 @@ func newChart(opt *options, hosts []*host) chart {
 	case loads > 0:
 		quantity += " and load average"
 	}
-	c.title = quantity + " "
+	var names []string
 	for _, h := range hosts {
-		c.title += " " + quoteOdd(h.String())
+		names = append(names, quoteOdd(h.String()))
 	}
+	c.title = quantity + "  " + strings.Join(names, ", ")
 	c.zoom(1)
 	return c
 }

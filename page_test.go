@@ -431,21 +431,27 @@ func TestPage(t *testing.T) {
 		}
 	})
 
+	// On a machine that is busy with something else, the bound is three times what
+	// the least script needs that could show a value.
 	t.Run("shown within a second of its load", func(t *testing.T) {
-		var times []time.Duration
-		for range 5 { // the machine may be busy with something else
+		var seen [][]float64
+		for range 5 {
 			r := newRelay(t, base)
 			p := openTab(t, tabs, r, "")
-			ms := evaluate[float64](p, `new Promise(done => {
-				const look = () => document.querySelector('#legend .now')?.textContent ? done(performance.now() - performance.getEntriesByType('navigation')[0].loadEventStart) : requestAnimationFrame(look);
-				look();
-			})`)
-			times = append(times, time.Duration(ms*float64(time.Millisecond)))
-			if slices.Min(times) < time.Second {
+			ms := evaluate[[]float64](p, `(async () => {
+				const frame = () => new Promise(requestAnimationFrame);
+				while (!document.querySelector('#legend .now')?.textContent) await frame();
+				const shown = performance.now(), { loadEventStart } = performance.getEntriesByType('navigation')[0];
+				await (await fetch('/cpu?interval=1')).body.getReader().read();
+				await frame();
+				return [shown - loadEventStart, performance.now() - shown];
+			})()`)
+			seen = append(seen, ms)
+			if ms[0] < max(1000, 3*ms[1]) {
 				return
 			}
 		}
-		t.Errorf("shown after %v", times)
+		t.Errorf("shown, and the least, in ms: %v", seen)
 	})
 
 	t.Run("start and stop", func(t *testing.T) {
