@@ -170,8 +170,8 @@ func onPanic() {
 // the addresses, which the caller adds in the user's terms.
 func cause(err error) error {
 	err = innermost(err)
-	if reason, ok := strings.CutSuffix(err.Error(), "."); ok { // on Windows, reasons are sentences
-		return errors.New(reason)
+	if runtime.GOOS == "windows" && !strings.HasSuffix(err.Error(), "...") { // its reasons are sentences
+		return errors.New(strings.TrimSuffix(err.Error(), "."))
 	}
 	return err
 }
