@@ -34,7 +34,7 @@ import (
 )
 
 const (
-	patience    = 20 * time.Second // for anything a test waits for
+	patience    = 30 * time.Second // for anything a test waits for
 	maxPageSize = 40_000
 )
 
@@ -350,18 +350,24 @@ func (p *tab) stop(r *relay) {
 	until(p.t, "the end of the stream", func() bool { _, open := r.counts(); return open == 0 })
 }
 
-// saved presses a button and returns the file that it saves.
+// saved presses a button and returns the file that it saves. If there is none
+// for a while, the click went past the button, which had moved, and is repeated.
 func (p *tab) saved(button, suffix string) []byte {
 	p.t.Helper()
 	var file []byte
 	before, _ := filepath.Glob(filepath.Join(p.downloads, "*"+suffix))
 	p.click(button)
+	clicked := time.Now()
 	until(p.t, "a file of "+button, func() bool {
 		names, _ := filepath.Glob(filepath.Join(p.downloads, "*"+suffix))
 		for _, name := range names {
 			if !slices.Contains(before, name) {
 				file, _ = os.ReadFile(name)
 			}
+		}
+		if len(file) == 0 && time.Since(clicked) > patience/3 {
+			p.click(button)
+			clicked = time.Now()
 		}
 		return len(file) > 0
 	})

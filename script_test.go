@@ -23,27 +23,26 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files of the scripts")
 
-// steady reads counters, from the file that $HOST_PROC names, that move as those
-// of a machine that is always busy to the same percentage. Several processes may
-// have the file at once: it goes by the clock, and is never seen half written.
-// Ticks are shorter than in reality, so that the percentage is exact.
+// steady returns the counters of a machine that is always busy to the same
+// percentage. They follow the clock and have no other source, so that nothing
+// can come between reading the one and the other. Ticks are shorter than in
+// reality, so that the percentage is exact.
 func steady(percent float64) func(source) sample {
 	countRate = 1e9
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	return func(src source) sample {
-		ticks := time.Since(start).Seconds() * countRate
+		now := sample{moment: moment{at: time.Now()}}
+		ticks := now.at.Sub(start).Seconds() * countRate
 		counters := fmt.Sprintf(" %.0f 0 0 %.0f 0 0 0 0 0 0\n", ticks*percent/100, ticks*(100-percent)/100)
-		var err error
 		switch src {
 		case totals, perCPU:
-			err = replaceFile(procFile("stat"), "cpu "+counters+"cpu0"+counters+"intr 0\n")
+			now.stat, _ = parseStat([]byte("cpu "+counters+"cpu0"+counters), src == perCPU)
 		case averages:
-			err = replaceFile(procFile("loadavg"), "0.50 0.25 0.10 1/100 1000\n")
+			now.load = [...]float64{0.5, 0.25, 0.1}
+		default:
+			return askKernel(src)
 		}
-		if err != nil {
-			return sample{moment: moment{at: time.Now()}, err: err}
-		}
-		return askKernel(src)
+		return now
 	}
 }
 
