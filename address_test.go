@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// parsed gives the addresses of a command line.
+// parsed returns the addresses in a command line.
 func parsed(args string) ([]address, error) {
 	opt, err := parse(strings.Fields(args))
 	if err != nil {
@@ -56,7 +56,7 @@ func TestAddresses(t *testing.T) {
 		addrs, err := parsed(test.operands)
 		got := strings.Trim(fmt.Sprint(addrs), "[]")
 		if len(addrs) == 1 {
-			got = addrs[0].String() // has brackets of its own
+			got = addrs[0].String() // an IPv6 address has its own brackets
 		}
 		if err != nil {
 			got = "error"
@@ -126,7 +126,7 @@ func FuzzAllow(f *testing.F) {
 			return
 		}
 		if err := again.Set(p.String()); err != nil || again.String() != p.String() {
-			t.Errorf("%q gives %s, which reads back as %s, %v", text, &p, &again, err)
+			t.Errorf("%q parses as %s, which reads back as %s, %v", text, &p, &again, err)
 		}
 		for _, prefix := range p {
 			if !p.admit(&net.TCPAddr{IP: prefix.Addr().AsSlice()}) {

@@ -22,8 +22,8 @@ var (
 	crowdTime = flag.Duration("crowdtime", 2*time.Second, "how long BenchmarkCrowd asks, once a second each")
 )
 
-// yardstick is what a listener is measured by: a bare server, a goroutine per
-// connection, that answers each read with a constant line.
+// yardstick is the server that a listener is compared with. It runs a goroutine per
+// connection and answers each read with a constant line.
 func yardstick() {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -50,7 +50,7 @@ func yardstick() {
 	}
 }
 
-// servers are the programs to compare, each in a process of its own.
+// servers are the programs to compare. Each runs in its own process.
 var servers = [...]struct {
 	name string
 	args []string
@@ -59,8 +59,8 @@ var servers = [...]struct {
 	{"yardstick", nil},
 }
 
-// spawn starts a listener that ends with the test, and gives its address and what
-// else it says.
+// spawn starts a listener that is killed at the end of the test, and returns its
+// address and a reader of its further messages.
 func spawn(t testing.TB, cmd *exec.Cmd) (addr string, messages *bufio.Reader) {
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -81,23 +81,23 @@ func spawn(t testing.TB, cmd *exec.Cmd) (addr string, messages *bufio.Reader) {
 	return strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]), messages
 }
 
-// spawnServer starts one of the servers, and gives its address and its number.
+// spawnServer starts one of the servers and returns its address and process ID.
 func spawnServer(b *testing.B, name string, args []string) (addr string, pid int) {
 	program, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
 	cmd := exec.Command(program, args...)
-	cmd.Args[0] = name // that is how the test binary knows what to be
+	cmd.Args[0] = name // the test binary runs the program of this name
 	addr, _ = spawn(b, cmd)
 	return addr, cmd.Process.Pid
 }
 
-// asker is the client of the benchmarks.
+// asker is a client for the benchmarks.
 type asker struct {
 	net.Conn
 	buf    [64]byte
-	delays []time.Duration // of the answers
+	delays []time.Duration // of the replies
 }
 
 func (a *asker) ask() error {
@@ -121,7 +121,7 @@ func askers(b *testing.B, addr string, n int) []*asker {
 		all[i] = &asker{Conn: conn}
 		b.Cleanup(func() { conn.Close() })
 	}
-	for _, a := range all { // the first answer of a new listener takes 100 ms
+	for _, a := range all { // the first reply of a new listener takes 100 ms
 		if err := a.ask(); err != nil {
 			b.Fatal(err)
 		}
@@ -129,9 +129,9 @@ func askers(b *testing.B, addr string, n int) []*asker {
 	return all
 }
 
-// BenchmarkLockstep asks as fast as answers come, the servers by turns, since
-// the machine is not equally fast from one second to the next; of the turns'
-// ratios it reports the median.
+// BenchmarkLockstep sends requests as fast as replies arrive. The servers take
+// turns, because the speed of the machine varies from second to second. The result
+// is the median of the ratios of all turns.
 func BenchmarkLockstep(b *testing.B) {
 	const turns = 50
 	for _, conns := range []int{1, 64, 256} {
@@ -148,7 +148,7 @@ func BenchmarkLockstep(b *testing.B) {
 			for turn := range turns {
 				var now [len(servers)]time.Duration
 				for i := range servers {
-					i ^= turn % 2 // whoever goes first may be at a disadvantage
+					i ^= turn % 2 // the first server may be at a disadvantage
 					start := time.Now()
 					lockstep(b, all[i], each)
 					now[i] = time.Since(start)
@@ -165,7 +165,7 @@ func BenchmarkLockstep(b *testing.B) {
 	}
 }
 
-// lockstep has n questions answered.
+// lockstep sends n requests in total and waits for the replies.
 func lockstep(b *testing.B, all []*asker, n int) {
 	var left atomic.Int64
 	left.Store(int64(n))
@@ -183,8 +183,8 @@ func lockstep(b *testing.B, all []*asker, n int) {
 	clients.Wait()
 }
 
-// BenchmarkVisit has a connection for every reading, as nc, curl and status bars
-// do it.
+// BenchmarkVisit opens a connection for every reading, as nc, curl and status bars
+// do.
 func BenchmarkVisit(b *testing.B) {
 	const turns = 50
 	for _, visitors := range []int{1, 16} {
@@ -213,7 +213,7 @@ func BenchmarkVisit(b *testing.B) {
 	}
 }
 
-// visit has n questions answered, each over a connection of its own.
+// visit sends n requests, each over its own connection, and waits for the replies.
 func visit(b *testing.B, addr string, visitors, n int) {
 	var left atomic.Int64
 	left.Store(int64(n))
@@ -236,9 +236,9 @@ func visit(b *testing.B, addr string, visitors, n int) {
 	clients.Wait()
 }
 
-// BenchmarkCrowd has many connections to each server that ask once a second, at
-// phases spread over the second. As above it is the servers' turn one after the
-// other.
+// BenchmarkCrowd opens many connections to each server. Each connection sends a
+// request once a second, and the requests are spread over the second. The servers
+// take turns, as in BenchmarkLockstep.
 func BenchmarkCrowd(b *testing.B) {
 	const turn = 2 * time.Second
 	if err := checkDescriptors(len(servers)*(*crowd) + 200); err != nil {
@@ -285,7 +285,8 @@ func BenchmarkCrowd(b *testing.B) {
 	}
 }
 
-// onceASecond has each of all ask once a second for that long, and says how many failed.
+// onceASecond sends a request once a second on each connection, for the given time,
+// and returns how many connections failed.
 func onceASecond(all []*asker, long time.Duration) int {
 	var failed atomic.Int32
 	var clients sync.WaitGroup
@@ -308,8 +309,8 @@ func onceASecond(all []*asker, long time.Duration) int {
 	return int(failed.Load())
 }
 
-// used gives a process's resident memory in bytes and its CPU time, where
-// there is a /proc; else nothing.
+// used returns the resident memory of a process in bytes and its CPU time, or zeros
+// where there is no /proc.
 func used(pid int) (rss int64, cpu time.Duration) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	if text, err := os.ReadFile(dir + "/statm"); err == nil {
@@ -326,8 +327,7 @@ func used(pid int) (rss int64, cpu time.Duration) {
 	return rss, cpu
 }
 
-// BenchmarkAnswer is an answer without a network: one that is repeated, and
-// one that is new.
+// BenchmarkAnswer measures replies without a network: repeated ones and new ones.
 func BenchmarkAnswer(b *testing.B) {
 	for _, age := range []time.Duration{0, time.Hour} {
 		b.Run("after "+age.String(), func(b *testing.B) {
@@ -345,8 +345,8 @@ func BenchmarkAnswer(b *testing.B) {
 	}
 }
 
-// BenchmarkPhase polls a hundred hosts ten times a second, and reports how far
-// from their instants the requests arrive.
+// BenchmarkPhase polls 100 hosts ten times a second and reports how far from their
+// due times the requests are sent.
 func BenchmarkPhase(b *testing.B) {
 	const hosts, interval = 100, 100 * time.Millisecond
 	addr, _ := spawnServer(b, "cpunc", servers[0].args)
@@ -372,7 +372,7 @@ func BenchmarkPhase(b *testing.B) {
 		if err := p.run(b.Context()); err != nil {
 			b.Fatal(err)
 		}
-		sent = sent[hosts : len(sent)-hosts] // not the first tick, which may be late, nor bye
+		sent = sent[hosts : len(sent)-hosts] // without the first tick, which may be late, and without bye
 		var off []time.Duration
 		for _, at := range sent {
 			off = append(off, (at.Sub(ticks[0])+interval/2)%interval-interval/2)
@@ -382,7 +382,7 @@ func BenchmarkPhase(b *testing.B) {
 	}
 }
 
-// A stamped connection notes when it is written to.
+// A stamped connection calls stamp before every write.
 type stamped struct {
 	net.Conn
 	stamp func()

@@ -16,8 +16,9 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-// TestControlGroups reads the control groups of machines and containers of many
-// kinds, in testdata/cgroup: what is found after, and the reply.
+// TestControlGroups reads the control groups of many kinds of machines and
+// containers, from testdata/cgroup. It checks the group that is found at the end,
+// and the reply.
 func TestControlGroups(t *testing.T) {
 	eachFixture(t, "testdata/cgroup/*.txtar", 20, func(t *testing.T, dir string, before, after func()) string {
 		t.Setenv("HOST_PROC", filepath.Join(dir, "proc"))
@@ -36,10 +37,10 @@ func TestControlGroups(t *testing.T) {
 	})
 }
 
-// eachFixture runs a test with each of the archives that match pattern, at least
-// that many, in a bubble. An archive says how much time passes, and has the files
-// before and after, which before and after write, and last what the test must
-// return, where $DIR stands for the folder.
+// eachFixture runs test in a bubble for each archive that matches pattern, and fails if
+// there are fewer than least. An archive states how much time passes. It contains the
+// files that before and after write, and, as its last file, what test must return.
+// $DIR stands for the directory of the files.
 func eachFixture(t *testing.T, pattern string, least int, test func(t *testing.T, dir string, before, after func()) string) {
 	if !procfs {
 		t.Skip("the kernel does not describe itself in files")
@@ -83,7 +84,7 @@ func eachFixture(t *testing.T, pattern string, least int, test func(t *testing.T
 	}
 }
 
-// layFiles writes those files of an archive that are in the folder side, with
+// layFiles writes the files of an archive that are in the directory side, with
 // $DIR replaced.
 func layFiles(t *testing.T, dir string, archive *txtar.Archive, side string) {
 	for _, f := range archive.Files {
@@ -112,8 +113,8 @@ func TestCountList(t *testing.T) {
 	}
 }
 
-// A session in a real control group with a limit, beside a process that wants more
-// than that: where this process may make such a group.
+// A session runs in a real control group with a CPU limit, together with a process
+// that would use more. The test is skipped where such a group cannot be created.
 func TestLimitedGroup(t *testing.T) {
 	if testing.Short() || !procfs {
 		t.Skip("needs control groups, and takes seconds")
@@ -136,12 +137,12 @@ kill $!`
 	out, err := cmd.CombinedOutput()
 	var used, throttled float64
 	if n, _ := fmt.Sscanf(string(out), "%f %f\n", &used, &throttled); err != nil || n != 2 || used < 70 || throttled < 50 {
-		t.Errorf("a group at its limit reads %q, %v", out, err)
+		t.Errorf("readings of a group at its limit: %q, %v", out, err)
 	}
 }
 
-// limitedGroups makes groups that may use three tenths of a CPU together, and
-// removes them at the end of the test.
+// limitedGroups creates control groups that together may use 0.3 CPUs, and removes
+// them at the end of the test.
 func limitedGroups(t *testing.T) (dirs []string) {
 	h, err := findHierarchies()
 	if err != nil {
@@ -153,7 +154,7 @@ func limitedGroups(t *testing.T) (dirs []string) {
 			t.Skip("no ", controller)
 		}
 		dir := filepath.Join(g.dir, fmt.Sprintf("cpunc-test-%d", os.Getpid()))
-		if slices.Contains(dirs, dir) { // one hierarchy has both
+		if slices.Contains(dirs, dir) { // one hierarchy has both controllers
 			continue
 		}
 		if err := os.Mkdir(dir, 0o777); err != nil {
@@ -161,7 +162,7 @@ func limitedGroups(t *testing.T) (dirs []string) {
 		}
 		t.Cleanup(func() { eventuallyTrue(t, dir+" removed", 5*time.Second, func() bool { return os.Remove(dir) == nil }) })
 		dirs = append(dirs, dir)
-		// The greatest weight, so that it reaches its limit on a busy machine, too.
+		// With the highest weight, the group reaches its limit even on a busy machine.
 		limit := map[string]string{"cpu.cfs_quota_us": "30000", "cpu.shares": "262144"}
 		if g.v2 {
 			limit = map[string]string{"cpu.max": "30000 100000", "cpu.weight": "10000"}

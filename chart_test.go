@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// noon is when the readings of the tests begin.
+// noon is the time of the first reading in the tests.
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// chartOf gives a chart of readings, a second apart, of the function.
+// chartOf returns a chart of the values of f, one reading a second.
 func chartOf(title string, least float64, seconds int, names []string, f func(second, column int) float64) *chart {
 	c := &chart{title: title, pace: "1s", least: least, window: time.Minute, location: time.UTC}
 	for s := range seconds {
@@ -99,7 +99,7 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// Where there are no colors, curves differ by their marks.
+// Without colors, each curve has a different mark.
 func TestMarksDiffer(t *testing.T) {
 	for _, c := range []*chart{{mono: true}, {ascii: true}} {
 		seen := map[string]bool{}
@@ -112,7 +112,7 @@ func TestMarksDiffer(t *testing.T) {
 	}
 }
 
-// Every dot of a curve is where its reading is.
+// There is a dot at the time and value of every reading.
 func TestCurve(t *testing.T) {
 	const w, h = 80, 24
 	c := chartOf("CPU", 100, 61, []string{"cpu"}, sine)
@@ -127,7 +127,8 @@ func TestCurve(t *testing.T) {
 	}
 }
 
-// A chart of any size and any readings is drawn, and remembers so much only.
+// A chart can be drawn at any size and with any readings, and the number of readings
+// that it keeps is bounded.
 func TestChartIsBounded(t *testing.T) {
 	names := []string{"a", "b", "c", "d"}
 	c := chartOf("CPU", 0, 100000, names, func(s, i int) float64 { return float64(s%1000) * math.Pow(10, float64(3*i-6)) })
@@ -151,7 +152,7 @@ func TestChartIsBounded(t *testing.T) {
 	c.draw(80, 24)
 }
 
-// A server that has ever more columns costs no more than that.
+// A server that sends more and more columns uses a bounded amount of memory.
 func TestColumnsAreBounded(t *testing.T) {
 	c := chartOf("CPU", 100, 100000, []string{"cpu0"}, sine)
 	l := line{at: noon.Add(100000 * time.Second)}
@@ -164,11 +165,11 @@ func TestColumnsAreBounded(t *testing.T) {
 		t.Errorf("%d numbers of %d curves are kept", n, len(c.names))
 	}
 	if got := c.draw(80, 24).String(); !strings.Contains(got, "and 10") {
-		t.Errorf("no word of more curves in\n%s", got)
+		t.Errorf("the other curves are not mentioned in\n%s", got)
 	}
 }
 
-// Columns that come later are told from those that were there.
+// Columns that appear later are not confused with earlier ones.
 func TestColumnsChange(t *testing.T) {
 	c := chartOf("CPU", 100, 3, []string{"cpu0"}, sine)
 	c.add(line{at: noon.Add(3 * time.Second), names: []string{"cpu0", "cpu1"}, columns: []string{"1.0", "2.0"}})
@@ -198,7 +199,7 @@ func BenchmarkFrame(b *testing.B) {
 	}
 }
 
-// The picture in the README is one that a chart draws.
+// The chart in the README is exactly what is drawn for these readings.
 func TestReadmeChart(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {

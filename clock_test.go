@@ -9,13 +9,13 @@ func TestClock(t *testing.T) {
 	const ms = time.Millisecond
 	start := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 	for _, test := range []struct {
-		interval, now, late time.Duration // now from the start
+		interval, now, late time.Duration // now is measured from the start
 		n, want             int
 	}{
 		{1000 * ms, 30 * ms, 0, 0, 1},
 		{1000 * ms, 999 * ms, 0, 0, 1},
 		{1000 * ms, 1000 * ms, 0, 0, 1},
-		{1000 * ms, 1001 * ms, 0, 0, 2}, // tick 1 was due while the reply was awaited
+		{1000 * ms, 1001 * ms, 0, 0, 2}, // tick 1 became due before the reply arrived
 		{1000 * ms, 5300 * ms, 0, 3, 6},
 		{1000 * ms, 1499 * ms, 500 * ms, 0, 1}, // half an interval late is good enough
 		{1000 * ms, 1500 * ms, 500 * ms, 0, 1},
@@ -38,7 +38,8 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// A pause begins though nobody notices, and one that is over holds up nobody.
+// begin does not block if no pause is received, and a pause that has ended does not
+// delay the receiver.
 func TestPauses(t *testing.T) {
 	p := make(pauses, 1)
 	for range 3 {
@@ -49,9 +50,9 @@ func TestPauses(t *testing.T) {
 	over := <-p
 	select {
 	case <-over:
-		t.Error("over before it is")
+		t.Error("the pause ended too early")
 	case <-p:
-		t.Error("more than one")
+		t.Error("more than one pause")
 	default:
 	}
 	resume()

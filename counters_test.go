@@ -7,9 +7,9 @@ import (
 	"github.com/shirou/gopsutil/v3/cpu"
 )
 
-// What is read here is what gopsutil reads.
+// The counters are the same as those that gopsutil reads.
 func TestAsGopsutil(t *testing.T) {
-	const near = 0.5 // seconds: idle may step back, and the machine be slow
+	const near = 0.5 // seconds, because idle may step back and the machine may be slow
 	before, _, err := readStat(true)
 	if err != nil {
 		t.Skip(err)
@@ -29,13 +29,13 @@ func TestAsGopsutil(t *testing.T) {
 		seconds := [modes]float64{b.User, b.Nice, b.System, b.Iowait, b.Irq, b.Softirq, b.Steal, b.Idle}
 		for mode, x := range seconds {
 			if least, most := before.rows[i].seconds(mode), after.rows[i].seconds(mode); x < least-near || x > most+near {
-				t.Errorf("CPU %d: gopsutil reads %v of %s, between %v and %v", i, x, modeNames[mode], least, most)
+				t.Errorf("CPU %d: gopsutil reads %v for %s, want between %v and %v", i, x, modeNames[mode], least, most)
 			}
 		}
 	}
 }
 
-// The set of CPUs is told from their names, though only the total is parsed.
+// The set of CPUs depends on their names, even if only the total is parsed.
 func TestSetOfCPUs(t *testing.T) {
 	const row = " 1 2 3 4 5 6 7 8\n"
 	sets := map[uint64]string{}

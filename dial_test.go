@@ -21,10 +21,10 @@ import (
 	"time"
 )
 
-// A script answers the n-th request of a client, on a server's side of a pipe.
+// A script answers the n-th request of a client, on the server's end of a pipe.
 type script func(n int, request string, conn net.Conn)
 
-// scripted gives an opener of connections to servers that follow s.
+// scripted returns a dial function for connections to servers that follow s.
 func scripted(t *testing.T, s script) func(context.Context, address) (net.Conn, error) {
 	var requests atomic.Int32
 	var servers sync.WaitGroup
@@ -41,8 +41,8 @@ func scripted(t *testing.T, s script) func(context.Context, address) (net.Conn, 
 	}
 }
 
-// polled runs p in a bubble and gives the lines, with the seconds from the start
-// to each tick and to each line, and how it ended.
+// polled runs p, in a bubble, and returns its lines and its error. Each line begins
+// with the seconds from the start to its tick and to its output.
 func polled(t *testing.T, p *poller) (lines []string, err error) {
 	start := time.Now()
 	if p.words == nil {
@@ -70,19 +70,19 @@ func expect(t *testing.T, got []string, want ...string) {
 func TestTicksKeepTheirPhase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines, err := polled(t, &poller{interval: time.Second, count: 5, dial: scripted(t, func(n int, request string, conn net.Conn) {
-			time.Sleep([]time.Duration{30, 70, 20, 2300, 0, 0}[n] * time.Millisecond) // the last for bye
+			time.Sleep([]time.Duration{30, 70, 20, 2300, 0, 0}[n] * time.Millisecond) // the last one is for bye
 			fmt.Fprintf(conn, "%d.0\n", n)
 		})})
 		if err != nil {
 			t.Error(err)
 		}
-		// The late reply has the time at which it came, and takes ticks 4 and 5 with
-		// it; the next keeps the phase.
+		// The late reply has the time of its arrival. Ticks 4 and 5 are skipped, and the
+		// next tick keeps the phase.
 		expect(t, lines, "0.00 0.03 0.0", "1.00 1.07 1.0", "2.00 2.02 2.0", "5.30 5.30 3.0", "6.00 6.00 4.0")
 	})
 }
 
-// After a pause the ticks go on in their phase, and none is made up for.
+// After a pause the ticks keep their phase, and missed ticks are skipped.
 func TestPauseIsAGap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rests := make(pauses, 1)
@@ -100,7 +100,7 @@ func TestPauseIsAGap(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		// From 1.25 to 4.25, and from 5.50 to 6.20.
+		// The pauses are from 1.25 to 4.25 and from 5.50 to 6.20.
 		expect(t, lines, "0.00 0.00 0.0", "1.00 1.00 1.0", "5.00 5.00 2.0", "6.00 6.20 3.0", "7.00 7.00 4.0", "8.00 8.00 5.0")
 	})
 }
@@ -122,8 +122,8 @@ func TestServersMisbehave(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		answer func(conn net.Conn)
-		want   string        // the error, or else the line
-		after  time.Duration // until then
+		want   string        // the error, or the line if there is none
+		after  time.Duration // how long it takes
 	}{
 		{"no newline", func(c net.Conn) { io.WriteString(c, "12.5") }, "12.5", lineTimeout},
 		{"no newline, then the end", func(c net.Conn) { io.WriteString(c, "12.5"); c.Close() }, "12.5", 0},
@@ -190,14 +190,14 @@ func TestServersMisbehave(t *testing.T) {
 	}
 }
 
-// An answer without a newline ends with a silence; the newline that comes
-// after all is not an answer.
+// A reply without a newline ends with a silence. A newline that arrives later is not
+// another reply.
 func TestBareAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines, err := polled(t, &poller{interval: time.Second, count: 3, dial: scripted(t, func(n int, _ string, conn net.Conn) {
 			fmt.Fprintf(conn, "%d.5", n)
 			time.Sleep(500 * time.Millisecond)
-			go io.WriteString(conn, "\r\n") // is read with the next answer
+			go io.WriteString(conn, "\r\n") // is read with the next reply
 		})})
 		if err != nil {
 			t.Error(err)
@@ -206,8 +206,9 @@ func TestBareAnswers(t *testing.T) {
 	})
 }
 
-// A silence is no end of an answer from one who sends newlines, nor of cores,
-// which may come in pieces: the rest would be taken for the next answer.
+// A silence does not end a reply from a server that has sent newlines before, nor a
+// reply to cores, which may arrive in pieces. Otherwise the rest would be taken for
+// the next reply.
 func TestAnswersInPieces(t *testing.T) {
 	for w, want := range map[word][]string{
 		cpuWord:   {"0.00 0.00 12.5", "1.00 1.30 12.5", "2.00 2.30 12.5"},
@@ -234,7 +235,7 @@ func TestAnswersInPieces(t *testing.T) {
 	}
 }
 
-// Answers that nobody asked for are not taken for the next one.
+// Unsolicited replies are not taken for replies to later requests.
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines, err := polled(t, &poller{interval: time.Second, count: 3, dial: scripted(t, func(n int, _ string, conn net.Conn) {
@@ -247,7 +248,7 @@ func TestFlood(t *testing.T) {
 	})
 }
 
-// The end of ctx sends bye, also while an answer is awaited.
+// When ctx ends, bye is sent, even while a reply is pending.
 func TestBye(t *testing.T) {
 	for _, after := range []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
@@ -291,20 +292,21 @@ func FuzzAnswer(f *testing.F) {
 			columns, err := parseReply(w, text)
 			if err != nil {
 				if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
-					t.Errorf("%q goes unquoted into %q", text, err)
+					t.Errorf("%q appears unquoted in %q", text, err)
 				}
 				continue
 			}
 			for _, c := range columns {
 				if n, err := strconv.ParseFloat(c, 64); c != "nan" && (err != nil || !(n >= 0) || n > 100 && w != loadWord) {
-					t.Errorf("%q is taken for an answer to %s", text, w)
+					t.Errorf("%q is accepted as a reply to %s", text, w)
 				}
 			}
 		}
 	})
 }
 
-// Whatever a server sends, a client takes it or gives up, with a bounded buffer.
+// Whatever a server sends, a client accepts it or gives up, and its buffer is
+// bounded.
 func FuzzServer(f *testing.F) {
 	f.Add([]byte("12.5\n"), []byte{1, 2})
 	f.Add([]byte("\r\n\r\n1.0 2.0\n3"), []byte{9})
@@ -344,7 +346,8 @@ func pollHosts(t *testing.T, p *poller, scripts ...script) ([]string, error) {
 	return polled(t, p)
 }
 
-// after answers the n-th request with n after a while.
+// after returns a script that answers the n-th request with n, after one of the
+// delays in turn.
 func after(delays ...time.Duration) script {
 	return func(n int, request string, conn net.Conn) {
 		if request != "bye" {
@@ -362,8 +365,8 @@ func TestSeveralHosts(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		// b's second answer is due at 3.30: its ticks 1 to 3 are gaps, of which
-		// only the first makes the others wait, and only for the tick.
+		// b's second reply arrives at 3.30, so its ticks 1 to 3 are gaps. Only the first
+		// gap delays the other hosts, and only until the next tick.
 		expect(t, lines,
 			"0.00 0.10 0.0 0.0 0.0",
 			"1.00 2.00 1.0 nan 1.0",
@@ -374,8 +377,8 @@ func TestSeveralHosts(t *testing.T) {
 	})
 }
 
-// The first tick does not wait for a host that connects and is silent, unless
-// it may be a command that connects yet.
+// The first tick does not wait for a host that is connected but silent, except for a
+// command, which may still be connecting.
 func TestFirstTickOfSeveral(t *testing.T) {
 	for network, want := range map[string]string{"tcp": "0.00 1.00 0.0 nan", command: "2.50 2.50 0.0 0.0"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -431,7 +434,7 @@ func TestHundredHosts(t *testing.T) {
 	})
 }
 
-// An outage is a host that may be down for a while.
+// An outage simulates a host that may be down for a while.
 type outage struct {
 	t        *testing.T
 	start    time.Time
@@ -451,7 +454,7 @@ func (w *outage) open(ctx context.Context, a address) (net.Conn, error) {
 	go func() {
 		defer server.Close()
 		for in := bufio.NewScanner(server); in.Scan() && in.Text() == "cpu"; {
-			fmt.Fprintf(server, "%.1f\n", math.Mod(time.Since(w.start).Seconds(), 100)) // any stale number shows
+			fmt.Fprintf(server, "%.1f\n", math.Mod(time.Since(w.start).Seconds(), 100)) // so that a stale number is noticed
 		}
 	}()
 	return client, nil
@@ -464,11 +467,11 @@ func (w *outage) cut() {
 	}
 }
 
-// The listener is killed for ten seconds of a minute: sixty lines, on phase,
-// and a gap that ends with the first tick after it was reached again.
+// The listener is down for ten seconds of a minute. There are still sixty lines, in
+// phase, and the gap ends at the first tick after the reconnection.
 func TestKeep(t *testing.T) {
 	listenIn(t)
-	for range 100 { // the pauses vary
+	for range 100 { // the pauses are random
 		synctest.Test(t, func(t *testing.T) {
 			w := &outage{t: t, start: time.Now(), down: func(at time.Duration) bool { return at > 20*time.Second && at < 30*time.Second }}
 			time.AfterFunc(20500*time.Millisecond, w.cut)
@@ -476,7 +479,7 @@ func TestKeep(t *testing.T) {
 			if err != nil || len(lines) != 60 {
 				t.Fatalf("%d lines, %v", len(lines), err)
 			}
-			// The longest that an attempt may come after the host is 16 s.
+			// An attempt may come up to 16 s after the host is up again.
 			back := w.attempts[len(w.attempts)-1]
 			if back < 30*time.Second || back > 46*time.Second {
 				t.Errorf("back at %v", back)
@@ -494,8 +497,8 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-// A host that is lost is reported before the line of that tick, which may be
-// the last.
+// A lost host is reported before the line of that tick, even if the line is the last
+// one.
 func TestLostAtTheEnd(t *testing.T) {
 	messages := listenIn(t)
 	for run := range 1000 {
@@ -519,8 +522,8 @@ func TestLostAtTheEnd(t *testing.T) {
 	}
 }
 
-// A connection that was closed while nobody asked costs no reading, if there is
-// another; one that is closed at once is dialed with pauses like any.
+// If a connection is closed between requests and a new one can be opened, no reading
+// is lost. If connections are closed at once, the usual pauses apply.
 func TestClosedBetweenTicks(t *testing.T) {
 	messages := listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -549,7 +552,8 @@ func TestClosedBetweenTicks(t *testing.T) {
 	})
 }
 
-// Pauses between attempts double from half a second to half a minute, jittered.
+// The pauses between attempts double from half a second to half a minute, with
+// jitter.
 func TestRedialPauses(t *testing.T) {
 	messages := listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -573,11 +577,12 @@ func TestRedialPauses(t *testing.T) {
 		}
 	})
 	if n := strings.Count(messages(), "\n"); n != 2 || !strings.Contains(messages(), "alpha:5000: connection refused; reconnecting\n") || !strings.Contains(messages(), "alpha:5000: reconnected after 1h") {
-		t.Errorf("messages, one for the loss and one for the return:\n%s", messages())
+		t.Errorf("want one message for the loss and one for the return, got:\n%s", messages())
 	}
 }
 
-// A connection that takes too long, by whoever's clock, has one message.
+// The message for a connection that takes too long does not depend on which timeout
+// ends it.
 func TestNoConnectionInTime(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -597,7 +602,7 @@ func TestNoConnectionInTime(t *testing.T) {
 	}
 }
 
-// A host that hangs is lost after the wait, and then dialed again.
+// A host that hangs counts as lost after the timeout, and is then dialed again.
 func TestHangingHost(t *testing.T) {
 	listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -618,7 +623,7 @@ func TestHangingHost(t *testing.T) {
 			f := strings.Fields(l)
 			printed := fmt.Sprintf("%d.00", n)
 			if n == 2 {
-				printed = "3.00" // as long as the tick it may delay the others
+				printed = "3.00" // it may delay the other host until the next tick
 			}
 			if f[0] != fmt.Sprintf("%d.00", n) || f[1] != printed || f[2] != fmt.Sprintf("%d.0", n) {
 				t.Errorf("line %d: %s", n, l)
@@ -630,7 +635,7 @@ func TestHangingHost(t *testing.T) {
 	})
 }
 
-// With no pause between polls, a gap still takes its time.
+// With no pause between polls, there is still a pause between gaps.
 func TestKeepWithoutPause(t *testing.T) {
 	listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -657,13 +662,13 @@ func TestInput(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		// A line is taken from the pipe, where the next is a second later, only
-		// when the answer before is out.
+		// A line is read only after the previous reply has been printed, and the next
+		// line is written at least a second after that.
 		expect(t, lines, "1.00 4.00 0.0", "5.00 8.00 1.0", "8.00 11.00 2.0")
 	})
 }
 
-// Ctrl-C ends a command, too, and perhaps first. That is no failure.
+// Ctrl-C also ends the command, which may exit first. That is not an error.
 func TestCommandEndsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -685,7 +690,7 @@ func TestCommandEndsFirst(t *testing.T) {
 	})
 }
 
-// A Unix socket whose backlog is full is waited for.
+// If the backlog of a Unix socket is full, dialing waits until there is room.
 func TestBacklogFull(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("a backlog as Linux has it")

@@ -34,7 +34,7 @@ func TestOptionsDocumented(t *testing.T) {
 		known = append(known, f.Names()...)
 		o := optionTable()[slices.IndexFunc(optionTable(), func(o option) bool { return o.name() == f.Names()[0] })]
 		if (o.arg != "") != f.(cli.DocGenerationFlag).TakesValue() {
-			t.Errorf("%s takes an argument in the help or in the parser, not in both", o.names)
+			t.Errorf("%s takes an argument in only one of the help and the parser", o.names)
 		}
 	}
 	if slices.Sort(known); !slices.Equal(known, names) {
@@ -122,7 +122,7 @@ func TestPermute(t *testing.T) {
 	}
 }
 
-// Whatever the command line, its error is one line that names what was given.
+// For any command line, the error is one line without unprintable characters.
 func FuzzOptions(f *testing.F) {
 	for _, s := range []string{"-lv 5000", "--interval=2 web1", "-i\n1", "-e a -U b", "--label a -4", "--=", "-=", "---", "-r cpu,load -r -", "-a ::1%eth0/64"} {
 		f.Add(s)

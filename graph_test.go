@@ -11,8 +11,8 @@ import (
 	"github.com/gdamore/tcell/v3"
 )
 
-// A keyboard is a terminal on which somebody types at once. It takes every
-// picture, but only after typing had some time to get ahead.
+// A keyboard is a terminal with input from the start. Its first write is delayed, so
+// that the input gets ahead of the drawing.
 type keyboard struct {
 	keys  *io.PipeReader
 	slept bool
@@ -36,8 +36,8 @@ func (k *keyboard) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// The library locks its screen while it waits for keys to be read. A chart must
-// begin and end all the same, whatever is typed before and after the q.
+// The library locks its screen while it waits for keys to be read. The chart must
+// still start and end, whatever is typed before and after the q.
 func TestPasteAtTheBeginning(t *testing.T) {
 	for range 10 {
 		ctx, cancel := context.WithCancel(t.Context())

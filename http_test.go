@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// fetch sends text as it is, and gives all that comes back.
+// fetch sends text unchanged and returns everything it receives.
 func fetch(t *testing.T, addr, text string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
@@ -70,7 +70,7 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("HEAD got the body %q", body)
 		}
 	}
-	// What is not HTTP goes on unchanged.
+	// Input that is not HTTP is read as words, unchanged.
 	if got := fetch(t, addr, "GETcpu\ncpu bye"); !strings.HasPrefix(got, `error: unknown word "GETcpu"`) || !strings.HasSuffix(got, stillCPU) {
 		t.Errorf("%q", got)
 	}
@@ -82,8 +82,8 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// webInMemory gives what opens connections to a server that speaks HTTP, and
-// what ends it.
+// webInMemory starts an HTTP server in memory. It returns a function that opens a
+// connection and a function that ends the server.
 func webInMemory(t *testing.T, smp *sampler) (open func() net.Conn, end func()) {
 	srv := &server{sampler: smp, maxConns: 10}
 	srv.web = newWeb(srv.sampler, nil, 0, srv.serving.Load)
@@ -100,7 +100,7 @@ func webInMemory(t *testing.T, smp *sampler) (open func() net.Conn, end func()) 
 	return open, func() { cancel(); srv.running.Wait() }
 }
 
-// Each HTTP connection has intervals of its own, as any other has.
+// Each HTTP connection has its own intervals, like any other connection.
 func TestHTTPIntervals(t *testing.T) {
 	inBubble(t, 60300*time.Millisecond, func(_, tick int) bool { return tick%7 < tick%3 }, func(t *testing.T, k *kernel, smp *sampler) {
 		open, end := webInMemory(t, smp)
@@ -143,7 +143,7 @@ func TestMetrics(t *testing.T) {
 	}
 	before := srv.sampler.replies[coresWord].Load()
 	get("/cores")
-	eventuallyTrue(t, "it gone", 5*time.Second, func() bool { return srv.serving.Load() == 0 })
+	eventuallyTrue(t, "connection closed", 5*time.Second, func() bool { return srv.serving.Load() == 0 })
 	got := get("/metrics")
 	for _, want := range []string{
 		"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
@@ -165,8 +165,8 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// Where there are no load averages, the metrics do without; where they can't be
-// read, that is an error.
+// On systems without load averages, the metrics omit them. Load averages that cannot
+// be read are an error.
 func TestMetricsWithoutLoad(t *testing.T) {
 	for failure, want := range map[error]string{
 		errors.ErrUnsupported: "# HELP node_cpu_seconds_total ",
@@ -186,8 +186,8 @@ func TestMetricsWithoutLoad(t *testing.T) {
 	}
 }
 
-// A request that comes too slowly, and a connection that waits too long for the
-// next, are closed.
+// A connection is closed if a request arrives too slowly, or if the next request does
+// not arrive in time.
 func TestSlowHTTP(t *testing.T) {
 	for _, test := range []struct {
 		send  string
@@ -210,8 +210,8 @@ func TestSlowHTTP(t *testing.T) {
 	}
 }
 
-// servePage gives the address of a listener on a machine of so many CPUs, whose
-// counters move.
+// servePage starts a listener on a simulated machine with that many CPUs and moving
+// counters, and returns its URL.
 func servePage(t *testing.T, cpus int) string {
 	k := newKernel(cpus, func(cpu, tick int) bool { return (tick/37+7*cpu)%5 < 2 || tick%(cpu%9+3) == 0 })
 	k.boot = k.boot.Add(-time.Minute)
@@ -224,8 +224,8 @@ func servePage(t *testing.T, cpus int) string {
 	return "http://" + addr + "/"
 }
 
-// A stream is a line every interval, in phase, over the connection's own
-// intervals, until the client goes.
+// A stream sends one line every interval, in phase, until the client leaves. Each line
+// covers the connection's own interval.
 func TestStream(t *testing.T) {
 	inBubble(t, 60300*time.Millisecond, func(_, tick int) bool { return tick%7 < tick%3 }, func(t *testing.T, k *kernel, smp *sampler) {
 		open, end := webInMemory(t, smp)
@@ -239,7 +239,7 @@ func TestStream(t *testing.T) {
 		lines := bufio.NewScanner(resp.Body)
 		start := time.Now()
 		last := start
-		for n := range 120 { // longer than any timeout of a request
+		for n := range 120 { // longer than any request timeout
 			if !lines.Scan() {
 				t.Fatalf("line %d: %v", n, lines.Err())
 			}
@@ -250,7 +250,7 @@ func TestStream(t *testing.T) {
 				t.Errorf("line %d: %s, want %s", n, lines.Text(), want)
 			}
 			last = time.Now()
-			if n%10 == 3 { // a reader that is slow now and then
+			if n%10 == 3 { // the reader is slow now and then
 				time.Sleep(400 * time.Millisecond)
 			}
 		}
@@ -260,12 +260,12 @@ func TestStream(t *testing.T) {
 		rest, err := io.ReadAll(resp.Body)
 		<-ended
 		if took := time.Since(begin); took > time.Second || err != nil || len(rest) > 0 && rest[len(rest)-1] != '\n' {
-			t.Errorf("the end took %v and brought %q, %v", took, rest, err)
+			t.Errorf("the end took %v, the rest was %q, %v", took, rest, err)
 		}
 	})
 }
 
-// A reader that stops reading is cut off, as on the wire.
+// A client that stops reading is disconnected, as without HTTP.
 func TestStreamStuck(t *testing.T) {
 	inBubble(t, time.Minute, quarter, func(t *testing.T, k *kernel, smp *sampler) {
 		open, end := webInMemory(t, smp)
@@ -273,7 +273,7 @@ func TestStreamStuck(t *testing.T) {
 		client := open()
 		begin := time.Now()
 		fmt.Fprint(client, "GET /cpu?interval=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		client.Read(make([]byte, 10)) // and no more
+		client.Read(make([]byte, 10)) // and nothing after that
 		time.Sleep(2 * stuckTime)
 		if n, err := io.Copy(io.Discard, client); n > 4096 || time.Since(begin) > 3*stuckTime {
 			t.Errorf("%d bytes after %v, %v", n, time.Since(begin), err)
@@ -304,7 +304,7 @@ func TestStreamRequests(t *testing.T) {
 	if got := ask("GET /nothing?interval=1 HTTP/1.1"); !strings.HasPrefix(got, "HTTP/1.1 404 ") {
 		t.Errorf("no word: %q", got)
 	}
-	// HTTP/1.0 knows no chunks: the lines come as they are, until the end.
+	// HTTP/1.0 has no chunked encoding: the lines are sent as they are, until the end.
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -324,11 +324,11 @@ func TestStreamRequests(t *testing.T) {
 		}
 	}
 	if took := time.Since(begin); took < 2*minWindow {
-		t.Errorf("four lines in %v: the same ones", took)
+		t.Errorf("four lines in %v, too fast for new readings", took)
 	}
 }
 
-// What a browser gets at the root is the page, and others the paths there are.
+// At the root, a browser gets the page, and other clients get a list of the paths.
 func TestRoot(t *testing.T) {
 	addr, _ := serving(t, &server{})
 	get := func(accept string) string {
@@ -347,7 +347,7 @@ func TestRoot(t *testing.T) {
 	}
 }
 
-// metricsOf gives what a scrape gets: the metrics, or an error line.
+// metricsOf returns what a scrape receives: the metrics, or an error line.
 func metricsOf(w *web) string {
 	var text strings.Builder
 	if err := w.metrics(context.Background(), &text); err != nil {

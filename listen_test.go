@@ -27,8 +27,8 @@ import (
 	"time"
 )
 
-// serving starts a server on a loopback port, and gives its address and what
-// ends it. At its end no goroutine of it is left.
+// serving starts a server on a loopback port and returns its address and a function
+// that ends it. The function checks that no goroutine of the server is left.
 func serving(t *testing.T, srv *server) (addr string, end func()) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -55,7 +55,7 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 		}
 		helpers.Wait()
 		if took := time.Since(begin); took > time.Second {
-			t.Errorf("the end took %v", took)
+			t.Errorf("shutdown took %v", took)
 		}
 		if n := srv.serving.Load(); n != 0 {
 			t.Errorf("%d connections are still counted", n)
@@ -70,7 +70,7 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 	return ln.Addr().String(), end
 }
 
-// honest is a poller that checks every answer, and notes the slowest.
+// honest is a poller that checks every reply and records how long it takes.
 type honest struct {
 	delays []time.Duration
 	err    error
@@ -97,14 +97,16 @@ func (h *honest) poll(addr string, n int, interval time.Duration) {
 	}
 }
 
-// raceEnabled says that goroutines cost ten times as much.
+// raceEnabled reports whether the race detector is on, with which goroutines cost ten
+// times as much.
 var raceEnabled = sync.OnceValue(func() bool {
 	info, ok := debug.ReadBuildInfo()
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 })
 
-// Thousands who are silent, slow, greedy or rude beside ten honest pollers: no
-// answer is lost or late, and the rude are gone when the rules say so.
+// Thousands of clients are silent, slow, greedy or rude while ten honest clients poll.
+// No reply to the honest clients is lost or late, and the limits disconnect the
+// others.
 func TestBadCompany(t *testing.T) {
 	silent, slow, greedy, rude := 5000, 300, 100, 100
 	if testing.Short() || raceEnabled() {
@@ -131,7 +133,7 @@ func TestBadCompany(t *testing.T) {
 	var bad sync.WaitGroup
 	defer bad.Wait()
 	defer close(stop)
-	var cut atomic.Int32 // of the greedy and the rude
+	var cut atomic.Int32 // disconnected greedy and rude clients
 	for range silent {
 		dial()
 	}
@@ -140,7 +142,7 @@ func TestBadCompany(t *testing.T) {
 		bad.Go(func() {
 			for _, b := range []byte(strings.Repeat("c", 2*maxToken)) {
 				select {
-				case <-time.After(200 * time.Millisecond): // faster than the rule knows, for a short test
+				case <-time.After(200 * time.Millisecond): // a short pause keeps the test short
 				case <-stop:
 					return
 				}
@@ -152,7 +154,7 @@ func TestBadCompany(t *testing.T) {
 	}
 	for i := range greedy + rude {
 		conn := dial()
-		conn.(*net.TCPConn).SetReadBuffer(4096) // full soon
+		conn.(*net.TCPConn).SetReadBuffer(4096) // so that it fills up soon
 		words := bytes.Repeat([]byte("modes "), 1000)
 		if i >= greedy {
 			words = bytes.Repeat([]byte("rubbish"), 1000)
@@ -184,13 +186,14 @@ func TestBadCompany(t *testing.T) {
 	slices.Sort(delays)
 	p99 := delays[len(delays)*99/100]
 	perConn := (int64(during.StackInuse+during.HeapAlloc) - int64(before.StackInuse+before.HeapAlloc)) / int64(silent+slow+greedy+rude)
-	t.Logf("p99 %v beside %d, %d, %d and %d; %d bytes for each of those, both ends", p99, silent, slow, greedy, rude, perConn)
+	t.Logf("p99 %v beside %d silent, %d slow, %d greedy and %d rude clients; %d bytes for each of those, both ends", p99, silent, slow, greedy, rude, perConn)
 	if perConn > 32<<10 {
 		t.Errorf("%d bytes for each bad connection", perConn)
 	}
-	// All of them are gone: the silent by -w, the rude by their 64 bytes, the
-	// greedy because they leave their answers unread.
-	eventuallyTrue(t, "the bad ones gone", time.Minute, func() bool {
+	// All but the slow clients are disconnected: the silent ones because of -w, the
+	// rude ones after 64 bytes, and the greedy ones because they do not read their
+	// replies.
+	eventuallyTrue(t, "bad clients disconnected", time.Minute, func() bool {
 		return int(cut.Load()) == greedy+rude && srv.serving.Load() <= int32(slow)
 	})
 }
@@ -204,8 +207,8 @@ func eventuallyTrue(t *testing.T, what string, within time.Duration, done func()
 	}
 }
 
-// One connection more than -m gets a line that says so; when one leaves, the
-// next is served.
+// A connection beyond the limit of -m gets an error line. When another connection
+// closes, the next one is served.
 func TestMaxConns(t *testing.T) {
 	srv := &server{maxConns: 3}
 	addr, _ := serving(t, srv)
@@ -237,10 +240,10 @@ func TestMaxConns(t *testing.T) {
 		t.Errorf("over HTTP: %q", got)
 	}
 	if got := fetch(t, addr, ""); got != "error: too many connections (limit 3)\n" {
-		t.Errorf("to one who says nothing: %q", got)
+		t.Errorf("to a client that sends nothing: %q", got)
 	}
 	conns[0].Close()
-	eventuallyTrue(t, "one gone", 5*time.Second, func() bool { return srv.serving.Load() == 2 })
+	eventuallyTrue(t, "one connection closed", 5*time.Second, func() bool { return srv.serving.Load() == 2 })
 	var h honest
 	h.poll(addr, 1, 0)
 	if h.err != nil {
@@ -287,9 +290,9 @@ func TestAllow(t *testing.T) {
 	conn.Write([]byte("cpu\n"))
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if n, err := conn.Read(make([]byte, 10)); n != 0 || err == nil || os.IsTimeout(err) {
-		t.Errorf("%d bytes, %v for one who is not allowed", n, err)
+		t.Errorf("%d bytes, %v for an address that is not allowed", n, err)
 	}
-	if runtime.GOOS != "linux" { // elsewhere 127.0.0.2 may not be there
+	if runtime.GOOS != "linux" { // other systems may not have 127.0.0.2
 		return
 	}
 	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
@@ -299,11 +302,11 @@ func TestAllow(t *testing.T) {
 	defer conn.Close()
 	conn.Write([]byte("cpu\n"))
 	if line, err := bufio.NewReader(conn).ReadString('\n'); line != stillCPU {
-		t.Errorf("%q, %v for one who is", line, err)
+		t.Errorf("%q, %v for an address that is allowed", line, err)
 	}
 }
 
-// The end of the server under full load: every answer that was begun is whole.
+// When a server under full load ends, every reply that it has begun is complete.
 func TestEndUnderLoad(t *testing.T) {
 	srv := &server{}
 	addr, end := serving(t, srv)
@@ -322,7 +325,7 @@ func TestEndUnderLoad(t *testing.T) {
 				line, err := lines.ReadString('\n')
 				if err != nil {
 					if line != "" {
-						t.Errorf("half an answer: %q", line)
+						t.Errorf("incomplete reply: %q", line)
 					}
 					return
 				}
@@ -351,10 +354,10 @@ func TestEndUnderLoad(t *testing.T) {
 	clients.Wait()
 }
 
-// Peers that reset, leave halfway, or shut down while an answer is under way
-// leave nothing behind.
+// Peers that reset, leave halfway or shut down while a reply is pending leave nothing
+// behind.
 func TestRudePeers(t *testing.T) {
-	addr, _ := serving(t, &server{sampler: newSampler()}) // its first answers take 100 ms
+	addr, _ := serving(t, &server{sampler: newSampler()}) // its first replies take 100 ms
 	for i := range 60 {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -362,15 +365,15 @@ func TestRudePeers(t *testing.T) {
 		}
 		tcp := conn.(*net.TCPConn)
 		switch i % 4 {
-		case 0: // reset with a request under way
+		case 0: // reset with a request pending
 			tcp.Write([]byte("cpu"))
 			tcp.SetLinger(0)
 		case 1: // half a word
 			tcp.Write([]byte("co"))
-		case 2: // half-close, then away
+		case 2: // half-close, then close
 			tcp.Write([]byte("cpu"))
 			tcp.CloseWrite()
-		case 3: // will not read
+		case 3: // does not read
 			tcp.CloseRead()
 			tcp.Write([]byte("cpucpucpu"))
 		}
@@ -387,7 +390,7 @@ func TestRudePeers(t *testing.T) {
 	}
 }
 
-// program gives a path of cpunc, for other programs to run it.
+// program returns a path at which other programs can run cpunc.
 func program(t *testing.T) string {
 	binary, err := os.Executable()
 	if err != nil {
@@ -400,8 +403,8 @@ func program(t *testing.T) string {
 	return path
 }
 
-// Out of descriptors the listener waits without spinning, says so once, and
-// serves again when there are some.
+// A listener that is out of descriptors waits without spinning, reports it once, and
+// serves again when descriptors are free.
 func TestOutOfDescriptors(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("ulimit and /proc as Linux has them")
@@ -413,7 +416,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	cmd := exec.Command(sh, "-c", "ulimit -n 64; exec "+program(t)+" -l 0")
 	addr, messages := spawn(t, cmd)
 	var conns []net.Conn
-	for range 100 { // more than there are descriptors; the rest wait in the backlog
+	for range 100 { // more than the descriptors allow; the rest wait in the backlog
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
@@ -424,13 +427,14 @@ func TestOutOfDescriptors(t *testing.T) {
 	if line, _ := messages.ReadString('\n'); line != "cpunc: accept: too many open files; retrying\n" {
 		t.Errorf("%q", line)
 	}
-	// Whom it has already, it serves: there is a descriptor to read the counters.
+	// Existing connections are still served, because a descriptor is left to read the
+	// counters.
 	conns[0].Write([]byte("cpu"))
 	if line, err := bufio.NewReader(conns[0]).ReadString('\n'); err != nil || !strings.Contains("0123456789", line[:1]) {
 		t.Errorf("%q, %v", line, err)
 	}
 	_, before := used(cmd.Process.Pid)
-	time.Sleep(time.Second) // it is the waiting that is measured
+	time.Sleep(time.Second) // the CPU time of this wait is measured
 	_, after := used(cmd.Process.Pid)
 	if spent := after - before; spent > 100*time.Millisecond {
 		t.Errorf("%v of CPU time in a second of waiting", spent)
@@ -446,11 +450,11 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 	cmd.Process.Signal(syscall.SIGTERM)
 	if rest, _ := io.ReadAll(messages); len(rest) > 0 {
-		t.Errorf("said more: %q", rest)
+		t.Errorf("more messages: %q", rest)
 	}
 }
 
-// A port that not everyone may have, without the right to it.
+// Listening on a privileged port without the privilege is an error.
 func TestPrivilegedPort(t *testing.T) {
 	first, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 	if n, err := strconv.Atoi(strings.TrimSpace(string(first))); err != nil || n <= 1 {
@@ -473,9 +477,9 @@ func TestPrivilegedPort(t *testing.T) {
 
 var soak = flag.Duration("soak", 0, "how long TestSoak lets pollers come and go")
 
-// A thousand clients of all kinds, good and bad, come and go for as long as -soak
-// says, over TCP and a Unix socket; memory, descriptors and goroutines stay as they
-// were after the first minute, and no honest reply is lost.
+// A thousand clients of all kinds, good and bad, come and go over TCP and a Unix
+// socket for the duration of -soak. Memory, descriptors and goroutines stay as they
+// were after the first minute, and no reply to a good client is lost.
 func TestSoak(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("go test -run TestSoak -soak 30m -timeout 0")
@@ -528,7 +532,7 @@ func TestSoak(t *testing.T) {
 				time.Sleep(time.Duration(kind%30) * time.Millisecond)
 			}
 			fmt.Fprint(conn, "bye")
-		case 4, 5: // requests, one after the other
+		case 4, 5: // HTTP requests, one after another
 			for n := range 1 + kind%5 {
 				fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n", words[(kind+n)%int(readings)])
 				resp, err := http.ReadResponse(lines, nil)
@@ -539,7 +543,7 @@ func TestSoak(t *testing.T) {
 				io.Copy(io.Discard, resp.Body)
 				replies.Add(1)
 			}
-		case 6: // a stream, left in the middle
+		case 6: // a stream, closed in the middle
 			fmt.Fprint(conn, "GET /cpu?interval=0.1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
 			resp, err := http.ReadResponse(lines, nil)
 			if err != nil {
@@ -555,11 +559,11 @@ func TestSoak(t *testing.T) {
 		case 7: // rubbish
 			bad.Add(1)
 			conn.Write(bytes.Repeat([]byte("rubbish"), kind%50))
-		case 8: // half a request, then too silent
+		case 8: // half a request, then silence
 			bad.Add(1)
 			fmt.Fprint(conn, "GET /cores HTT")
 			io.Copy(io.Discard, conn) // until it is closed
-		case 9: // much asked for, nothing read, and away
+		case 9: // many requests, nothing read, then a reset
 			bad.Add(1)
 			conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 			conn.Write(bytes.Repeat([]byte("cores modes "), 500))
@@ -579,7 +583,7 @@ func TestSoak(t *testing.T) {
 			visitors.Go(func() { visit(7*i + round) })
 		}
 		visitors.Wait()
-		eventuallyTrue(t, "all gone", 20*time.Second, func() bool {
+		eventuallyTrue(t, "all connections closed", 20*time.Second, func() bool {
 			return srv.serving.Load() == 0 && srv.refusals.Load() == 0 && local.serving.Load() == 0
 		})
 		if round%20 != 5 {
@@ -601,7 +605,7 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// The end of the server lets an answer under way be finished.
+// A server that ends finishes the reply that is pending.
 func TestEndOfServer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -609,7 +613,7 @@ func TestEndOfServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error)
-	smp := newSampler() // its first answer takes a second, or else 100 ms
+	smp := newSampler() // its first reply takes a second, or 100 ms at the end
 	go func() { ended <- (&server{sampler: smp, maxConns: 10}).serve(ctx, ln) }()
 	conn, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
@@ -634,7 +638,7 @@ func TestEndOfServer(t *testing.T) {
 	}
 }
 
-// An accept that fails is tried again, more and more rarely, and said once.
+// A failed accept is retried with growing pauses and reported once.
 func TestAcceptFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -660,8 +664,8 @@ func (l *brokenListener) Close() error { return nil }
 
 func (l *brokenListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// Of listeners that start at once on one path, new or stale, one serves and the
-// others say that it is in use. Each removes its own socket only.
+// If several listeners start at the same time on one path, new or stale, one serves
+// and the others report that it is in use. Each removes only its own socket.
 func TestListenersAtOnce(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("Unix sockets and their locks as Linux has them")
@@ -669,7 +673,7 @@ func TestListenersAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "sock")
 	for round := range 30 {
-		if round%2 == 1 { // a stale one
+		if round%2 == 1 { // a stale socket
 			old, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 			if err != nil {
 				t.Fatal(err)
@@ -699,7 +703,7 @@ func TestListenersAtOnce(t *testing.T) {
 			t.Fatalf("the winner does not answer: %v", err)
 		}
 		conn.Close()
-		if round%3 == 2 { // something else takes the place, by whatever means
+		if round%3 == 2 { // another file takes its place, in one of two ways
 			other := filepath.Join(dir, "other")
 			os.WriteFile(other, nil, 0o600)
 			os.Remove(path)
@@ -710,7 +714,7 @@ func TestListenersAtOnce(t *testing.T) {
 			}
 			winners[0].Close()
 			if _, err := os.Lstat(path); err != nil {
-				t.Errorf("removed what was not its own: %v", err)
+				t.Errorf("removed a file that was not its own: %v", err)
 			}
 			os.Remove(path)
 			os.Remove(other)
@@ -722,7 +726,7 @@ func TestListenersAtOnce(t *testing.T) {
 	}
 }
 
-// Headers cost more than their bytes: many small ones are refused.
+// Headers need more memory than their size, so too many small ones are refused.
 func TestManyHeaders(t *testing.T) {
 	addr, _ := serving(t, &server{})
 	got := fetch(t, addr, "GET /cpu HTTP/1.1\r\nHost: localhost\r\n"+strings.Repeat("a:\r\n", 3000)+"\r\n")
@@ -735,7 +739,8 @@ func TestManyHeaders(t *testing.T) {
 	}
 }
 
-// Clients that ask much and read nothing cost the listener 64 KiB each, or less.
+// A client that sends many requests and reads nothing costs the listener at most
+// 64 KiB.
 func TestStuckClientsAreCheap(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("/proc as Linux has it")
@@ -790,8 +795,8 @@ func TestStuckClientsAreCheap(t *testing.T) {
 	}
 }
 
-// The end of a server that words, requests and streams keep busy: within a second,
-// with no line torn and no reply lost that was begun.
+// A server that is busy with words, HTTP requests and streams ends within a second,
+// and completes every line and every reply that it has begun.
 func TestEndUnderMixedLoad(t *testing.T) {
 	for round := range 3 {
 		srv := &server{}

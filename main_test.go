@@ -27,8 +27,8 @@ func TestMain(m *testing.M) {
 					replaceFile(ready, fmt.Sprintf("%v %d", addr, os.Getpid()))
 				}
 			}
-			// A script that replaces its proc/stat must not meet a history
-			// that was quicker: first answers count from the start.
+			// Scripts replace proc/stat after the start. Without newer samples in
+			// the history, first replies count from the start.
 			historyEvery, maxWindow = time.Hour, time.Hour
 			if d, err := time.ParseDuration(os.Getenv("FIRST")); err == nil {
 				firstWindow = d
@@ -54,13 +54,13 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// tidy are tests that must leave no goroutine and no descriptor behind.
+// tidy runs the tests and checks that no goroutine and no descriptor is left.
 type tidy struct{ *testing.M }
 
 func (m tidy) Run() int {
-	flag.Set("test.parallel", "6") // they wait more than they compute
-	// What is ignored here, as under nohup or in a job of a script, would be
-	// ignored by every cpunc that a script starts.
+	flag.Set("test.parallel", "6") // the tests mostly wait
+	// Signals that are ignored here, as under nohup or in a background job of a
+	// script, would be ignored by every cpunc that a test script starts.
 	ignored := make(chan os.Signal, 1)
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
 		if signal.Ignored(s) {
@@ -84,8 +84,8 @@ func (m tidy) Run() int {
 	return 1
 }
 
-// leftovers gives the stacks of the goroutines there are, but for those that the
-// libraries keep for good, and the descriptors that are open, likewise.
+// leftovers returns the stacks of all goroutines and the names of all open
+// descriptors, except those that the libraries keep forever.
 func leftovers() (goroutines, descriptors []string) {
 	stacks := make([]byte, 4<<20)
 	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
@@ -97,14 +97,14 @@ func leftovers() (goroutines, descriptors []string) {
 	entries, _ := os.ReadDir(open)
 	for _, fd := range entries {
 		name, err := os.Readlink(filepath.Join(open, fd.Name()))
-		if err == nil && !strings.HasPrefix(name, "anon_inode:[event") { // of the poller
+		if err == nil && !strings.HasPrefix(name, "anon_inode:[event") { // of the network poller
 			descriptors = append(descriptors, name)
 		}
 	}
 	return goroutines, descriptors
 }
 
-// noting appends what is written to a file, too.
+// noting returns a write function that also appends the text to a file.
 func noting(name string, write func([]byte) error) func([]byte) error {
 	return func(text []byte) error {
 		if f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666); err == nil {

@@ -61,7 +61,7 @@ type relay struct {
 	instead string // if not empty, the body of every stream
 }
 
-// A stream is one reply that has no end.
+// A stream is one endless reply.
 type stream struct {
 	word    string
 	refused bool
@@ -69,7 +69,7 @@ type stream struct {
 	text    []byte
 }
 
-// streamKey is where the context of a request has its stream.
+// streamKey is the context key for a request's stream.
 type streamKey struct{}
 
 func newRelay(t *testing.T, base string) *relay {
@@ -169,7 +169,7 @@ func (r *relay) counts() (all, open int) {
 	return len(r.streams), open
 }
 
-// refused says whether the n-th stream got another status than 200.
+// refused reports whether the n-th stream got a status other than 200.
 func (r *relay) refused(n int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -187,7 +187,7 @@ func (r *relay) sent(n int) []string {
 	return lines[:len(lines)-1]
 }
 
-// openBrowser starts a browser for one test, which is skipped without one.
+// openBrowser starts a browser for one test. Without a browser, the test is skipped.
 func openBrowser(t *testing.T) context.Context {
 	t.Helper()
 	var path string
@@ -205,8 +205,8 @@ func openBrowser(t *testing.T) context.Context {
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
-		// Each window would load pages for the suggestions of its address bar,
-		// which nobody sees, and which cost more than ours.
+		// Otherwise each window loads invisible pages for the suggestions of its
+		// address bar, which cost more than the page under test.
 		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
 		chromedp.Flag("disable-component-update", true),
 	)
@@ -220,13 +220,13 @@ func openBrowser(t *testing.T) context.Context {
 	ctx, cancel := chromedp.NewContext(allocator)
 	t.Cleanup(cancel)
 	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start of the browser: %v", err)
+		t.Fatalf("cannot start the browser: %v", err)
 	}
 	return ctx
 }
 
-// A tab shows the page. At the end of the test it fails it for every message in
-// the console that matches none of expected, and for every request elsewhere.
+// A tab shows the page. The test fails at its end for every console message that
+// matches none of expected, and for every request to another server.
 type tab struct {
 	t         *testing.T
 	ctx       context.Context
@@ -343,7 +343,7 @@ func (p *tab) newest() string {
 	return strings.Join(values, " ")
 }
 
-// stop presses the button and waits until nothing is open at the server.
+// stop presses the button and waits until the server has no open stream.
 func (p *tab) stop(r *relay) {
 	p.t.Helper()
 	p.click("#toggle")
@@ -358,7 +358,7 @@ func (p *tab) saved(button, suffix string) []byte {
 	before, _ := filepath.Glob(filepath.Join(p.downloads, "*"+suffix))
 	p.click(button)
 	clicked := time.Now()
-	until(p.t, "a file of "+button, func() bool {
+	until(p.t, "a file saved by "+button, func() bool {
 		names, _ := filepath.Glob(filepath.Join(p.downloads, "*"+suffix))
 		for _, name := range names {
 			if !slices.Contains(before, name) {
@@ -395,8 +395,8 @@ func savedLines(t *testing.T, file []byte, columns string) (lines []string) {
 	return lines
 }
 
-// sameLines compares lines on the page with those that were sent. The last ones
-// may have been under way when the page stopped.
+// sameLines compares lines on the page with those that were sent. The last ones may
+// have been in transit when the page stopped.
 func sameLines(t *testing.T, what string, got, sent []string) {
 	t.Helper()
 	if len(got) < 2 || len(got) > len(sent) || len(got) < len(sent)-20 || !slices.Equal(got, sent[:len(got)]) {
@@ -437,8 +437,8 @@ func TestPage(t *testing.T) {
 		}
 	})
 
-	// On a machine that is busy with something else, the bound is three times what
-	// the least script needs that could show a value.
+	// On a busy machine, the limit is three times what a minimal script needs to show
+	// a value.
 	t.Run("shown within a second of its load", func(t *testing.T) {
 		var seen [][]float64
 		for range 5 {
@@ -457,7 +457,7 @@ func TestPage(t *testing.T) {
 				return
 			}
 		}
-		t.Errorf("shown, and the least, in ms: %v", seen)
+		t.Errorf("times of the page and of the minimal script, in ms: %v", seen)
 	})
 
 	t.Run("start and stop", func(t *testing.T) {
@@ -543,7 +543,7 @@ func TestPage(t *testing.T) {
 		}
 		r.rise(t)
 		gap := time.Since(died)
-		until(t, "life", func() bool {
+		until(t, "the reconnection", func() bool {
 			return p.state() == "live" && strings.Contains(p.text("#status"), "Reconnected at ") && len(r.sent(1)) >= 5
 		})
 		p.stop(r)
@@ -553,8 +553,8 @@ func TestPage(t *testing.T) {
 			t.Fatalf("want one gap in %q", lines)
 		}
 		sameLines(t, "after the gap", lines[at+1:], r.sent(1))
-		// In the picture, the longest run of pixel columns without a line
-		// between the first and the last line is the gap.
+		// In the picture, the gap is the longest run of pixel columns without a line
+		// between the first and the last line.
 		share := evaluate[float64](p, `(() => {
 			const canvas = document.querySelector('#chart'), { width, height } = canvas;
 			const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);
@@ -596,7 +596,7 @@ func TestPage(t *testing.T) {
 			p.click("#toggle")
 			until(t, "three lines of "+word, func() bool { return len(r.sent(n)) >= 3 || len(r.sent(n)) > 0 && r.refused(n) })
 			if why, ok := strings.CutPrefix(r.sent(n)[0], "error: "); ok {
-				until(t, "the sentence of the server", func() bool { return strings.Contains(p.text("#status"), why) })
+				until(t, "the server's error message", func() bool { return strings.Contains(p.text("#status"), why) })
 				t.Logf("this system does not have %s: %s", word, why)
 				p.stop(r)
 				continue
@@ -674,7 +674,8 @@ func TestPage(t *testing.T) {
 		})
 		p.do(chromedp.KeyEvent(kb.Escape))
 		until(t, "no readout", func() bool { return evaluate[bool](p, "document.querySelector('#readout').hidden") })
-		// Another reading, while stopped, sends nothing; started, its stream.
+		// While stopped, choosing another reading sends no request. The next start
+		// opens its stream.
 		p.do(chromedp.SetValue(chromedp.CSS("#read"), "load"))
 		evaluate[bool](p, "document.querySelector('#read').dispatchEvent(new Event('change'))")
 		if all, _ := r.counts(); all != 1 {
@@ -703,7 +704,7 @@ func TestPage(t *testing.T) {
 			}
 		}
 		if len(grounds) != 2 {
-			t.Errorf("grounds %v", grounds)
+			t.Errorf("background colors %v", grounds)
 		}
 	})
 
@@ -712,7 +713,7 @@ func TestPage(t *testing.T) {
 		const evil = `<img src=x onerror=document.title=1><b id=evil>`
 		r := newRelay(t, base)
 		p := openTab(t, tabs, r, "?read="+url.QueryEscape(evil)+"&interval="+url.QueryEscape(evil)+"&window=-1")
-		until(t, "the complaint", func() bool {
+		until(t, "the error messages", func() bool {
 			status := p.text("#status")
 			return strings.Contains(status, `Unknown reading "`+evil+`" (choose from cpu, cores,`) && strings.Contains(status, `Invalid interval "`+evil+`"`) &&
 				strings.Contains(status, `Invalid window "-1"`)
@@ -722,7 +723,7 @@ func TestPage(t *testing.T) {
 		r.mu.Unlock()
 		p.click("#toggle")
 		p.click("#toggle")
-		until(t, "the sentence of the server", func() bool { return p.text("#status") == "Server: "+evil })
+		until(t, "the server's error message", func() bool { return p.text("#status") == "Server: "+evil })
 		if evaluate[int](p, "document.querySelectorAll('img, #evil').length") != 0 {
 			t.Error("text became markup")
 		}

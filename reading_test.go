@@ -17,8 +17,8 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-// TestCorpus reads counters that are broken in one way or another, in
-// testdata/counters: each word's reply and the metrics after.
+// TestCorpus reads broken counters of many kinds, from testdata/counters. It checks
+// the reply to each word and the metrics.
 func TestCorpus(t *testing.T) {
 	eachFixture(t, "testdata/counters/*.txtar", 40, func(t *testing.T, dir string, before, after func()) (got string) {
 		os.WriteFile(filepath.Join(dir, "loadavg"), []byte("0.50 0.25 0.10 1/100 1000\n"), 0o666)
@@ -44,7 +44,8 @@ func TestCorpus(t *testing.T) {
 	})
 }
 
-// readAs gives what a word reads between two texts of /proc/stat, or else "".
+// readAs returns the reading of a word between two texts of /proc/stat, or "" if they
+// cannot be parsed.
 func readAs(w word, from, to []byte, elapsed time.Duration) string {
 	each := w == coresWord
 	var samples [2]sample
@@ -66,7 +67,7 @@ func readAs(w word, from, to []byte, elapsed time.Duration) string {
 
 var numbers = regexp.MustCompile(`^(nan|\d+\.\d)( (nan|\d+\.\d))*$`)
 
-// checkReading reports what no reading may be.
+// checkReading fails if a reading is invalid, and returns its values.
 func checkReading(t *testing.T, w word, line string) (values []float64) {
 	t.Helper()
 	if !numbers.MatchString(line) {
@@ -90,7 +91,7 @@ func checkReading(t *testing.T, w word, line string) (values []float64) {
 	return values
 }
 
-// Whatever the kernel says, readings are in their bounds, and modes add up.
+// Whatever the counters are, readings are within their bounds, and modes add up to 100.
 func FuzzStat(f *testing.F) {
 	files, _ := filepath.Glob("testdata/counters/*.txtar")
 	for _, file := range files {
@@ -112,7 +113,7 @@ func FuzzStat(f *testing.F) {
 	})
 }
 
-// checkRatchet reports counters in the metrics that step back.
+// checkRatchet fails if counters in the metrics step back.
 func checkRatchet(t *testing.T, from, to []byte) {
 	var r ratchet
 	held := map[int]counts{}
@@ -129,7 +130,7 @@ func checkRatchet(t *testing.T, from, to []byte) {
 	}
 }
 
-// The readings of a machine whose counters are in order agree with each other.
+// If the counters are valid, the readings agree with each other.
 func TestReadingsAgree(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
@@ -174,7 +175,7 @@ func TestReadingsAgree(t *testing.T) {
 	}
 }
 
-// statText writes counters as /proc/stat has them.
+// statText formats counters like /proc/stat.
 func statText(total, cpus []counts) []byte {
 	var text []byte
 	add := func(name string, c counts) {
@@ -193,7 +194,8 @@ func statText(total, cpus []counts) []byte {
 	return append(text, "intr 1\n"...)
 }
 
-// 1,024 CPUs of which every third is offline, and each as busy as its number.
+// Every third of 1,024 CPUs is offline, and the load of the others follows from their
+// numbers.
 func TestManyCPUs(t *testing.T) {
 	var from, to []string
 	var want []string
@@ -210,7 +212,7 @@ func TestManyCPUs(t *testing.T) {
 		total[user] += busy
 		total[idle] += 100 - busy
 	}
-	want = want[:1024] // 1023 is there
+	want = want[:1024] // CPU 1023 is online
 	a := []byte("cpu 0 0 0 0 0 0 0 0 0 0\n" + strings.Join(from, ""))
 	b := fmt.Appendf(nil, "cpu %d 0 0 %d 0 0 0 0 0 0\n%s", total[user], total[idle], strings.Join(to, ""))
 	if got := readAs(coresWord, a, b, time.Second); got != strings.Join(want, " ") {
@@ -224,8 +226,8 @@ func TestManyCPUs(t *testing.T) {
 	}
 }
 
-// BenchmarkStat is what reading this machine's counters costs, and what parsing
-// those of a large one.
+// BenchmarkStat measures reading this machine's counters and parsing those of a large
+// machine.
 func BenchmarkStat(b *testing.B) {
 	if !procfs {
 		b.Skip("no /proc/stat")

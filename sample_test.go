@@ -13,17 +13,17 @@ import (
 	"time"
 )
 
-// A kernel is a machine whose counters the test knows. They move in steps of a
-// tick, as real ones do.
+// A kernel simulates a machine with known counters, which move in steps of a tick
+// like real ones.
 type kernel struct {
 	boot time.Time
 	cpus int
-	load func(cpu, tick int) bool // whether a CPU is busy in a tick
+	load func(cpu, tick int) bool // whether a CPU is busy during a tick
 
 	mu    sync.Mutex
-	fail  error // of reading the counters
+	fail  error // if not nil, the error of reading the counters
 	count [sources]int
-	busy  [][]uint64 // of each CPU, the ticks it was busy before a tick
+	busy  [][]uint64 // for each CPU, the number of busy ticks before each tick
 }
 
 func newKernel(cpus int, load func(cpu, tick int) bool) *kernel {
@@ -34,7 +34,7 @@ func (k *kernel) sampler() *sampler {
 	return &sampler{ask: k.ask, every: historyEvery, least: firstWindow, most: maxWindow}
 }
 
-// reads gives how often each source was read.
+// reads returns how often each source was read.
 func (k *kernel) reads() [sources]int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -64,8 +64,8 @@ func (k *kernel) busyUntil(cpu int, at time.Time) uint64 {
 	return sums[n]
 }
 
-// ask is what a sampler asks. Some task waits for a CPU whenever CPU 0 is busy, and
-// the control group may use half a CPU and uses all that CPU 0 has.
+// ask reads the simulated counters. A task waits for a CPU whenever CPU 0 is busy. The
+// control group is limited to half a CPU and uses all the busy time of CPU 0.
 func (k *kernel) ask(src source) sample {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -97,7 +97,7 @@ func (k *kernel) ask(src source) sample {
 	return now
 }
 
-// percent is what CPU 0 was busy between two times.
+// percent returns how busy CPU 0 was between two times.
 func (k *kernel) percent(from, to time.Time) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -106,7 +106,8 @@ func (k *kernel) percent(from, to time.Time) string {
 
 func quarter(_, tick int) bool { return tick%4 == 0 }
 
-// inBubble runs test with a sampler over k that has kept its history for age.
+// inBubble runs test in a bubble, with a sampler over k that has kept its history for
+// age.
 func inBubble(t *testing.T, age time.Duration, load func(cpu, tick int) bool, test func(t *testing.T, k *kernel, smp *sampler)) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(2, load)
@@ -122,7 +123,7 @@ func inBubble(t *testing.T, age time.Duration, load func(cpu, tick int) bool, te
 }
 
 func TestFirstAnswer(t *testing.T) {
-	// Busy for the odd seconds: what an answer covers shows in its number.
+	// The CPUs are busy in odd seconds, so the number shows which time a reply covers.
 	odd := func(_, tick int) bool { return tick/100%2 == 1 }
 	const ms = time.Millisecond
 	for _, test := range []struct {
@@ -143,7 +144,7 @@ func TestFirstAnswer(t *testing.T) {
 	} {
 		t.Run(test.age.String(), func(t *testing.T) {
 			inBubble(t, test.age, odd, func(t *testing.T, k *kernel, smp *sampler) {
-				synctest.Wait() // a history that is due now is taken first
+				synctest.Wait() // a history sample that is due now is taken first
 				asked := time.Now()
 				got := connect(t, smp).ask("cpu")
 				answered := time.Now()
@@ -151,16 +152,15 @@ func TestFirstAnswer(t *testing.T) {
 					t.Errorf("came after %v, want %v", wait, test.wait)
 				}
 				if want := k.percent(answered.Add(-test.covers), answered); got != want {
-					t.Errorf("cpu %s, want the %s of %v", got, want, test.covers)
+					t.Errorf("cpu %s, want %s over %v", got, want, test.covers)
 				}
 			})
 		})
 	}
 }
 
-// A first answer does not reach back to what is long past, where nobody keeps a
-// history or the process was stopped. Then all the readings that are asked for
-// together wait together.
+// A first reply does not reach far back if no history was kept or the process was
+// stopped. All readings that are requested together then wait only once.
 func TestFirstAnswerWithoutHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(2, quarter)
@@ -183,8 +183,9 @@ func TestFirstAnswerWithoutHistory(t *testing.T) {
 	})
 }
 
-// A process that was stopped goes on with a timer that is due: a sample of then,
-// and what is older than three seconds. The first answer counts from the former.
+// When a stopped process continues, its timer is due and takes a new sample. All
+// other samples are older than three seconds, so the first reply counts from the new
+// one.
 func TestFirstAnswerAfterStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(1, func(_, tick int) bool { return tick < 8500 })
@@ -204,7 +205,7 @@ func TestFirstAnswerAfterStop(t *testing.T) {
 	})
 }
 
-// At the end of a listener a first answer does not wait longer than it must.
+// When a listener ends, a first reply does not wait longer than necessary.
 func TestFirstAnswerAtTheEnd(t *testing.T) {
 	for _, test := range []struct{ end, want time.Duration }{{0, minWindow}, {30 * time.Millisecond, minWindow}, {400 * time.Millisecond, 400 * time.Millisecond}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -223,7 +224,8 @@ func TestFirstAnswerAtTheEnd(t *testing.T) {
 	}
 }
 
-// This machine's first line covers an interval, but not too much or too little.
+// The first line for this machine covers one interval, but at least 100 ms and at most
+// a second.
 func TestFirstLineOfThisMachine(t *testing.T) {
 	for interval, want := range map[time.Duration]time.Duration{0: minWindow, 250 * time.Millisecond: 250 * time.Millisecond, time.Second: time.Second, time.Minute: time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -242,8 +244,8 @@ func TestFirstLineOfThisMachine(t *testing.T) {
 	}
 }
 
-// Those who ask while the counters are being read get what that brings; one that
-// never ends costs them a timeout, and other sources nothing.
+// Requests that arrive while the counters are being read share the result. If the read
+// hangs, they time out, and other sources are not affected.
 func TestCountersHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(1, quarter)
@@ -286,8 +288,9 @@ func TestCountersHang(t *testing.T) {
 	})
 }
 
-// However many ask, the counters are read once in 10 ms; cpu does not read the
-// cores; and when nobody asks, each is read every second and a half.
+// However many clients there are, the counters are read at most once in 10 ms. A
+// request for cpu does not read the cores. Without requests, each source is read every
+// 1.5 seconds.
 func TestReadsAreBounded(t *testing.T) {
 	inBubble(t, time.Minute, quarter, func(t *testing.T, k *kernel, smp *sampler) {
 		var clients sync.WaitGroup
@@ -374,7 +377,7 @@ func TestCountersAppear(t *testing.T) {
 	})
 }
 
-// The readings that are not of the CPU counters have the same intervals.
+// The other readings have the same intervals as cpu.
 func TestOtherReadings(t *testing.T) {
 	busySeconds := func(_, tick int) bool { return tick/100%4 == 0 }
 	inBubble(t, time.Minute, busySeconds, func(t *testing.T, k *kernel, smp *sampler) {

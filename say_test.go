@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// listenIn collects what is said during a test.
+// listenIn collects the messages of a test instead of printing them.
 func listenIn(t *testing.T) (messages func() string) {
 	var mu sync.Mutex
 	var text bytes.Buffer
@@ -30,7 +30,7 @@ func listenIn(t *testing.T) (messages func() string) {
 	}
 }
 
-// Nobody who has something to say waits, and what there was no room for is counted.
+// Sending a message never blocks, and messages that do not fit are counted.
 func TestOutboxStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var written bytes.Buffer
@@ -43,10 +43,10 @@ func TestOutboxStuck(t *testing.T) {
 			synctest.Wait() // the first is being written
 		}
 		if took := time.Since(begin); took != 0 {
-			t.Errorf("saying took %v", took)
+			t.Errorf("sending took %v", took)
 		}
 		if o.flush(); time.Since(begin) != flushTimeout {
-			t.Errorf("the end took %v, want %v", time.Since(begin), flushTimeout)
+			t.Errorf("flush took %v, want %v", time.Since(begin), flushTimeout)
 		}
 		close(drained)
 		o.flush()
@@ -58,7 +58,7 @@ func TestOutboxStuck(t *testing.T) {
 	})
 }
 
-// What is held back is shown meanwhile, and written in the end.
+// Messages that are held back are shown at once and written at the end.
 func TestOutboxHeld(t *testing.T) {
 	var written bytes.Buffer
 	o := &outbox{write: func(p []byte) error { written.Write(p); return nil }}
@@ -75,7 +75,7 @@ func TestOutboxHeld(t *testing.T) {
 	}
 }
 
-// A standard error that is gone takes nothing away.
+// If standard error is gone, each message is tried once, and nothing else fails.
 func TestOutboxGone(t *testing.T) {
 	tries := 0
 	o := &outbox{write: func([]byte) error { tries++; return errors.New("broken pipe") }}

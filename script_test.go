@@ -23,10 +23,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files of the scripts")
 
-// steady returns the counters of a machine that is always busy to the same
-// percentage. They follow the clock and have no other source, so that nothing
-// can come between reading the one and the other. Ticks are shorter than in
-// reality, so that the percentage is exact.
+// steady returns a function that computes counters from the clock. They move
+// like those of a machine with a constant CPU utilization. Ticks are shorter
+// than in reality, so that the percentage is exact.
 func steady(percent float64) func(source) sample {
 	countRate = 1e9
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -46,7 +45,7 @@ func steady(percent float64) func(source) sample {
 	}
 }
 
-// replaceFile gives a file a new content at one stroke.
+// replaceFile replaces the content of a file atomically.
 func replaceFile(name, content string) error {
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name))
 	if err != nil {
@@ -106,8 +105,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// checkMessages reads all that cpunc said in the scripts: each message is one line
-// in our words, and in no library's.
+// checkMessages checks all messages that cpunc printed in the scripts. Each must be one
+// line in cpunc's own words, not in those of a library.
 func checkMessages(t *testing.T, name string) {
 	text, err := os.ReadFile(name)
 	if err != nil || len(text) == 0 {
@@ -118,17 +117,17 @@ func checkMessages(t *testing.T, name string) {
 		line = strings.TrimSuffix(line, "\n")
 		message, ok := strings.CutPrefix(line, "cpunc: ")
 		switch {
-		case strings.Contains(line, " warning"), strings.HasPrefix(line, "no way in"): // a command's own
+		case strings.Contains(line, " warning"), strings.HasPrefix(line, "no way in"): // from the command itself
 		case !ok, strings.HasSuffix(strings.TrimSuffix(message, "..."), "."), message != quoteOdd(message), message == "":
-			t.Errorf("said %q, want one line of cpunc without a full stop", line)
+			t.Errorf("message %q, want one line of cpunc without a period at the end", line)
 		case foreign.MatchString(message):
-			t.Errorf("said %q, in somebody else's words: %q", line, foreign.FindString(message))
+			t.Errorf("message %q contains the words of a library: %q", line, foreign.FindString(message))
 		}
 	}
 }
 
-// exits runs a program that must end with the status that is its first
-// argument, having said why in one line.
+// exits runs a program. It must exit with the status in the first argument, and print
+// the reason in one line.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	status := 0
 	if err := ts.Exec(args[1], args[2:]...); err != nil {
@@ -146,14 +145,14 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// eventually waits until done, which must come about soon.
+// eventually waits until done returns true, which must happen soon.
 func eventually(ts *testscript.TestScript, what string, done func() bool) {
 	pause := time.Millisecond
 	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("%s: waited in vain", what)
+			ts.Fatalf("%s: timed out", what)
 		}
-		pause = min(pause*5/4, 50*time.Millisecond) // asking may cost as much as what is waited for
+		pause = min(pause*5/4, 50*time.Millisecond) // frequent checks may cost as much as what they wait for
 	}
 }
 
@@ -175,8 +174,7 @@ func waitListen(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("PID", pid)
 }
 
-// freePort sets $PORT to one that nobody listens on now, for programs that
-// can't take a free one themselves.
+// freePort sets $PORT to a free port, for programs that cannot choose one themselves.
 func freePort(ts *testscript.TestScript, neg bool, args []string) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
@@ -185,7 +183,7 @@ func freePort(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("PORT", port)
 }
 
-// waitPort waits until somebody listens on $PORT.
+// waitPort waits until a program listens on $PORT.
 func waitPort(ts *testscript.TestScript, neg bool, args []string) {
 	eventually(ts, "port "+ts.Getenv("PORT"), func() bool {
 		conn, err := net.Dial("tcp", "127.0.0.1:"+ts.Getenv("PORT"))
@@ -211,8 +209,8 @@ func query(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// waitFile waits until a line is in the file: any, or the one that is its
-// second argument.
+// waitFile waits until the file contains a line: any line, or the one in the second
+// argument.
 func waitFile(ts *testscript.TestScript, neg bool, args []string) {
 	line := "\n"
 	if len(args) > 1 {
@@ -224,7 +222,7 @@ func waitFile(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// gone checks that no process has the number that is in a file.
+// gone waits until the process whose ID is in a file has ended.
 func gone(ts *testscript.TestScript, neg bool, args []string) {
 	number := strings.TrimSpace(ts.ReadFile(args[0]))
 	pid, err := strconv.Atoi(number)
@@ -232,13 +230,13 @@ func gone(ts *testscript.TestScript, neg bool, args []string) {
 	process, err := os.FindProcess(pid)
 	ts.Check(err)
 	eventually(ts, "end of "+number, func() bool {
-		stat, _ := os.ReadFile("/proc/" + number + "/stat") // where nobody reaps it, it is a zombie
+		stat, _ := os.ReadFile("/proc/" + number + "/stat") // if it is not reaped, it stays a zombie
 		return process.Signal(syscall.Signal(0)) != nil || bytes.Contains(stat, []byte(") Z "))
 	})
 }
 
-// terminate sends SIGTERM, for which kill has no name, to the process whose
-// number is in a file, or else to $PID.
+// terminate sends SIGTERM, which the script command kill does not support, to the
+// process whose ID is in a file, or to $PID.
 func terminate(ts *testscript.TestScript, neg bool, args []string) {
 	number := ts.Getenv("PID")
 	if len(args) > 0 {
@@ -251,9 +249,9 @@ func terminate(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(process.Signal(syscall.SIGTERM))
 }
 
-// serveCanned listens until the script ends, sets $HOST and $PORT, and answers
-// whatever a client sends with its one argument, as Go quotes it; with none it
-// is silent, and with "hangup" it closes.
+// serveCanned listens until the script ends and sets $HOST and $PORT. It replies to
+// whatever a client sends with its argument, in which \n is a newline. If the argument
+// is empty, it is silent. If it is "hangup", it closes the connection.
 func serveCanned(ts *testscript.TestScript, neg bool, args []string) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
@@ -278,7 +276,7 @@ func serveCanned(ts *testscript.TestScript, neg bool, args []string) {
 					reply := []byte(strings.ReplaceAll(args[0], `\n`, "\n"))
 					if args[0] == "endless" {
 						times = 1 << 30
-						reply = bytes.Repeat(reply, 1<<15) // a pause in between could be taken for an end
+						reply = bytes.Repeat(reply, 1<<15) // a pause could be taken for the end of the reply
 					}
 					for ; times > 0; times-- {
 						if _, err := conn.Write(reply); err != nil {
@@ -291,8 +289,8 @@ func serveCanned(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 }
 
-// readReadme gives the recipes of the README by name, with nothing for those
-// that can't be run.
+// readReadme returns the recipes of the README by name, without those that cannot be
+// run.
 func readReadme(t *testing.T) map[string]string {
 	text, err := os.ReadFile("README.md")
 	if err != nil {
@@ -307,7 +305,7 @@ func readReadme(t *testing.T) map[string]string {
 		}
 		kind, name, ok := strings.Cut(comment, ": ")
 		if name, _, _ = strings.Cut(name, ";"); !ok || kind != "recipe" && kind != "unit" {
-			t.Errorf("a recipe that is neither named nor excused:\n%s", code)
+			t.Errorf("a recipe with neither a name nor a \"not run\" comment:\n%s", code)
 			continue
 		}
 		if kind == "recipe" {
@@ -325,7 +323,7 @@ func readReadme(t *testing.T) map[string]string {
 	}
 	for name := range recipes {
 		if !bytes.Contains(script, []byte("recipe "+strings.TrimSuffix(name, ".sh")+"\n")) {
-			t.Errorf("no script tries %s", name)
+			t.Errorf("no script runs %s", name)
 		}
 	}
 	return recipes

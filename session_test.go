@@ -17,8 +17,8 @@ import (
 	"unsafe"
 )
 
-// still is a sampler whose counters moved once, before anybody asked: every answer
-// is known, whenever it is asked for.
+// still is a sampler whose counters moved once, before the first request, so that
+// every reply is known at any time.
 var still = sync.OnceValue(func() *sampler {
 	const ageless = 1000 * time.Hour
 	ticks := uint64(0)
@@ -35,9 +35,9 @@ var still = sync.OnceValue(func() *sampler {
 		}
 	}}
 	smp.record(context.Background())
-	time.Sleep(minWindow) // a first answer waits for it otherwise
+	time.Sleep(minWindow) // otherwise the first reply waits for this
 	ticks = uint64(ageless / tick)
-	for src := range sources { // none of these is ever too old
+	for src := range sources { // so that no sample is ever too old
 		s := *smp.sample(context.Background(), src)
 		s.at = s.at.Add(ageless)
 		smp.newest[src].Store(&s)
@@ -45,7 +45,7 @@ var still = sync.OnceValue(func() *sampler {
 	return smp
 })
 
-// What still answers.
+// The replies of still.
 const (
 	stillCPU      = "37.5\n"
 	stillCores    = "50.0 25.0\n"
@@ -56,7 +56,7 @@ const (
 	stillCgroup   = "25.0 12.5\n"
 )
 
-// A tape is a connection whose input is known, one chunk a read.
+// A tape is a connection with a fixed input, one chunk per read.
 type tape struct {
 	net.Conn
 	chunks [][]byte
@@ -85,7 +85,7 @@ func (c *tape) SetReadDeadline(time.Time) error { return nil }
 
 func (c *tape) SetWriteDeadline(time.Time) error { return nil }
 
-// play gives what a session writes to a client that sends the chunks.
+// play returns what a session writes to a client that sends the chunks.
 func play(smp *sampler, chunks ...[]byte) []string {
 	chunks = append([][]byte(nil), chunks...)
 	conn := &tape{chunks: chunks}
@@ -139,7 +139,7 @@ func TestWire(t *testing.T) {
 	}
 }
 
-// How the input is cut changes nothing.
+// The replies do not depend on how the input is split.
 func FuzzCuts(f *testing.F) {
 	f.Add([]byte("cpu\r\ncores modesload foo bar\nbye"), []byte{1, 2, 3})
 	f.Add([]byte("cpucpu cp u\n\n\xff"), []byte{1})
@@ -173,7 +173,8 @@ func FuzzCuts(f *testing.F) {
 	})
 }
 
-// The decision between the two tongues depends on the bytes alone.
+// The choice between the two protocols depends only on the bytes, not on how they are
+// split.
 func FuzzTongue(f *testing.F) {
 	f.Add([]byte("GET /cpu HTTP/1.1\r\n\r\n"), []byte{1})
 	f.Add([]byte("HEAD / HTTP/1.0\r\n"), []byte{4, 1})
@@ -199,7 +200,7 @@ func FuzzTongue(f *testing.F) {
 		}
 		if err == errHTTP {
 			if got := append(s.begun, bytes.Join(conn.chunks, nil)...); !bytes.Equal(got, in) || len(conn.writes) > 0 {
-				t.Errorf("of %q are left %q, with %q written", in, got, conn.writes)
+				t.Errorf("of %q, %q is left, and %q was written", in, got, conn.writes)
 			}
 		} else if got, want := strings.Join(conn.writes, ""), strings.Join(play(still(), in), ""); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
@@ -207,7 +208,7 @@ func FuzzTongue(f *testing.F) {
 	})
 }
 
-// What arrives together is answered together.
+// Requests that arrive together are answered with one write.
 func TestOneWrite(t *testing.T) {
 	writes := play(still(), []byte("cpu load cpu\nfoo\nmodes"), []byte("cpu"))
 	if len(writes) != 2 || strings.Count(writes[0], "\n") != 5 || writes[1] != stillCPU {
@@ -218,7 +219,7 @@ func TestOneWrite(t *testing.T) {
 	}
 }
 
-// A session holds no more than it must, however much is asked at once.
+// The memory of a session is bounded, however much is requested at once.
 func TestReplyIsBounded(t *testing.T) {
 	smp := newSampler()
 	smp.least = 0
@@ -242,7 +243,7 @@ func TestReplyIsBounded(t *testing.T) {
 	}
 }
 
-// An answer repeated within 100 ms costs no allocation.
+// Repeating a reply within 100 ms does not allocate.
 func TestHotPathAllocates(t *testing.T) {
 	smp := still()
 	s := &session{sampler: smp}
@@ -267,7 +268,7 @@ type counter struct {
 
 func (c *counter) Write(p []byte) (int, error) { c.bytes += len(p); return len(p), nil }
 
-// dialed gives both ends of a TCP connection.
+// dialed returns both ends of a TCP connection.
 func dialed(t testing.TB) (client, server *net.TCPConn) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -300,7 +301,7 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
-// The error line arrives although the client's rubbish went unread.
+// The error line arrives although the rest of the client's input is not read.
 func TestErrorLineArrives(t *testing.T) {
 	client, server := dialed(t)
 	go (&session{sampler: still()}).serve(t.Context(), server)
@@ -326,7 +327,7 @@ func TestStuckClient(t *testing.T) {
 	})
 }
 
-// A client that says nothing is let go after the silence, and not before.
+// A silent client is disconnected after the idle timeout, and not before.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
@@ -338,9 +339,9 @@ func TestSilence(t *testing.T) {
 		}()
 		for range 5 {
 			time.Sleep(29 * time.Second)
-			client.Write([]byte("c")) // not a word yet, but not silence
+			client.Write([]byte("c")) // not a word yet, but not idle either
 			if n, _ := client.Write([]byte("pu")); n != 2 {
-				t.Fatal("gone too early")
+				t.Fatal("disconnected too early")
 			}
 			client.Read(make([]byte, 10))
 		}
@@ -349,14 +350,14 @@ func TestSilence(t *testing.T) {
 			t.Error(err)
 		}
 		if took := time.Since(begin).Round(time.Second); took != firstWindow+5*29*time.Second+30*time.Second {
-			t.Errorf("gone after %v", took)
+			t.Errorf("disconnected after %v", took)
 		}
 	})
 }
 
-// The wall clock means nothing to an interval: here it was set by an hour since
-// the last answer. And time that the process did not see, as when it was stopped,
-// belongs to the next answer.
+// Intervals do not depend on the wall clock, which is changed by an hour here since
+// the last reply. Time during which the process did not run, for example because it
+// was stopped, belongs to the next reply.
 func TestClocks(t *testing.T) {
 	smp := newSampler()
 	smp.ask = func(source) sample {
@@ -419,7 +420,7 @@ func TestSameLineWithin100ms(t *testing.T) {
 			t.Errorf("after 60 ms: %s, want %s again", got, first)
 		}
 		if k.reads() != reads {
-			t.Error("the counters were read to say the same")
+			t.Error("the counters were read for a repeated line")
 		}
 		time.Sleep(40 * time.Millisecond)
 		if got, want := c.ask("cpu"), k.percent(begin, time.Now()); got != want {
@@ -428,7 +429,7 @@ func TestSameLineWithin100ms(t *testing.T) {
 	})
 }
 
-// Another word, and another session, have intervals of their own.
+// Each word and each session has its own intervals.
 func TestIntervalIsTheWordsOwn(t *testing.T) {
 	inBubble(t, time.Minute, func(_, tick int) bool { return tick%7 < tick%3 }, func(t *testing.T, k *kernel, smp *sampler) {
 		c, other := connect(t, smp), connect(t, smp)
@@ -445,10 +446,10 @@ func TestIntervalIsTheWordsOwn(t *testing.T) {
 	})
 }
 
-// 50 clients poll at intervals of their own; each gets exactly its numbers.
+// 50 clients poll at different intervals, and each gets exactly its own numbers.
 func TestManyClients(t *testing.T) {
 	busyTick := func(_, tick int) bool { return tick*tick%23 < 9 || tick/37%3 == 0 }
-	const step = 2 * tick // two ask at once, or further apart than a sample is good for
+	const step = 2 * tick // two requests come at once, or too far apart to share a sample
 	inBubble(t, 4*time.Second, busyTick, func(t *testing.T, k *kernel, smp *sampler) {
 		var clients sync.WaitGroup
 		for i := range 50 {
@@ -458,7 +459,7 @@ func TestManyClients(t *testing.T) {
 				time.Sleep(phase)
 				synctest.Wait()
 				age := time.Since(k.boot.Add(time.Minute)) - firstWindow
-				last := time.Now().Add(-firstWindow - age%smp.every) // of the history
+				last := time.Now().Add(-firstWindow - age%smp.every) // the last sample in the history
 				c := connect(t, smp)
 				for n := range 30 {
 					got := c.ask("cpu")

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// What was written to a duplex is waited for, though its reader pauses, but not
-// for ever.
+// A duplex waits until everything is written, even if the reader pauses, but not
+// forever.
 func TestDuplexFlushes(t *testing.T) {
 	for pause, want := range map[time.Duration]error{5 * time.Second: nil, time.Minute: os.ErrDeadlineExceeded} {
 		synctest.Test(t, func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestDuplexFlushes(t *testing.T) {
 	}
 }
 
-// An output that nobody reads does not keep cpunc when it is to end.
+// An output that nobody reads does not keep cpunc from ending.
 func TestOutputBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()
@@ -54,6 +54,6 @@ func TestOutputBlocks(t *testing.T) {
 		if _, err := o.Write([]byte("two\n")); err != errEnd || time.Since(begin) != time.Hour+lastWait/4 {
 			t.Errorf("%v after %v", err, time.Since(begin))
 		}
-		r.Close() // as with the process
+		r.Close() // as at the end of the process
 	})
 }
