@@ -18,8 +18,8 @@ import (
 )
 
 var (
-	crowd     = flag.Int("crowd", 500, "connections of BenchmarkCrowd, to each of two servers")
-	crowdTime = flag.Duration("crowdtime", 2*time.Second, "how long BenchmarkCrowd asks, once a second each")
+	crowd     = flag.Int("crowd", 500, "connections of BenchmarkCrowd to each server")
+	crowdTime = flag.Duration("crowdtime", 2*time.Second, "how long BenchmarkCrowd polls")
 )
 
 // yardstick is the server that a listener is compared with. It runs a goroutine per

@@ -43,7 +43,7 @@ func TestControlGroups(t *testing.T) {
 // $DIR stands for the directory of the files.
 func eachFixture(t *testing.T, pattern string, least int, test func(t *testing.T, dir string, before, after func()) string) {
 	if !procfs {
-		t.Skip("the kernel does not describe itself in files")
+		t.Skip("requires the /proc of Linux")
 	}
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) < least {
@@ -117,7 +117,7 @@ func TestCountList(t *testing.T) {
 // that would use more. The test is skipped where such a group cannot be created.
 func TestLimitedGroup(t *testing.T) {
 	if testing.Short() || !procfs {
-		t.Skip("needs control groups, and takes seconds")
+		t.Skip("requires control groups")
 	}
 	groups := limitedGroups(t)
 	bin := t.TempDir()

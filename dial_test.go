@@ -693,7 +693,7 @@ func TestCommandEndsFirst(t *testing.T) {
 // If the backlog of a Unix socket is full, dialing waits until there is room.
 func TestBacklogFull(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("a backlog as Linux has it")
+		t.Skip("requires the backlog of Linux")
 	}
 	path := filepath.Join(t.TempDir(), "sock")
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)

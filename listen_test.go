@@ -407,7 +407,7 @@ func program(t *testing.T) string {
 // serves again when descriptors are free.
 func TestOutOfDescriptors(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("ulimit and /proc as Linux has them")
+		t.Skip("requires ulimit and the /proc of Linux")
 	}
 	sh, err := exec.LookPath("sh")
 	if err != nil {
@@ -458,12 +458,12 @@ func TestOutOfDescriptors(t *testing.T) {
 func TestPrivilegedPort(t *testing.T) {
 	first, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 	if n, err := strconv.Atoi(strings.TrimSpace(string(first))); err != nil || n <= 1 {
-		t.Skip("every port is for everyone here")
+		t.Skip("every user may listen on every port")
 	}
 	args := []string{program(t), "-l", "1"}
 	if os.Geteuid() == 0 {
 		if _, err := exec.LookPath("setpriv"); err != nil {
-			t.Skip("root, and no setpriv to give the right away")
+			t.Skip("root without setpriv")
 		}
 		args = append([]string{"setpriv", "--bounding-set=-net_bind_service"}, args...)
 	}
@@ -475,7 +475,7 @@ func TestPrivilegedPort(t *testing.T) {
 	}
 }
 
-var soak = flag.Duration("soak", 0, "how long TestSoak lets pollers come and go")
+var soak = flag.Duration("soak", 0, "how long TestSoak runs; 0: not at all")
 
 // A thousand clients of all kinds, good and bad, come and go over TCP and a Unix
 // socket for the duration of -soak. Memory, descriptors and goroutines stay as they
@@ -668,7 +668,7 @@ func (l *brokenListener) Addr() net.Addr { return &net.TCPAddr{} }
 // and the others report that it is in use. Each removes only its own socket.
 func TestListenersAtOnce(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("Unix sockets and their locks as Linux has them")
+		t.Skip("requires the Unix sockets of Linux")
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "sock")
@@ -743,11 +743,11 @@ func TestManyHeaders(t *testing.T) {
 // 64 KiB.
 func TestStuckClientsAreCheap(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("/proc as Linux has it")
+		t.Skip("requires the /proc of Linux")
 	}
 	clients := 500
 	if raceEnabled() || testing.Short() {
-		t.Skip("memory without -race")
+		t.Skip("-race changes the use of memory")
 	}
 	for checkDescriptors(4*clients+100) != nil {
 		clients /= 2
