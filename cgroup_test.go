@@ -119,6 +119,7 @@ func TestLimitedGroup(t *testing.T) {
 	if testing.Short() || !procfs {
 		t.Skip("requires control groups")
 	}
+	t.Parallel()
 	groups := limitedGroups(t)
 	bin := t.TempDir()
 	program, err := os.Executable()

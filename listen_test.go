@@ -108,7 +108,7 @@ var raceEnabled = sync.OnceValue(func() bool {
 // No reply to the honest clients is lost or late, and the limits disconnect the
 // others.
 func TestBadCompany(t *testing.T) {
-	silent, slow, greedy, rude := 5000, 300, 100, 100
+	silent, slow, greedy, rude := 5000, 300, 40, 100
 	if testing.Short() || raceEnabled() {
 		silent, slow, greedy, rude = 500, 100, 20, 20
 	}
@@ -413,6 +413,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
+	t.Parallel()
 	cmd := exec.Command(sh, "-c", "ulimit -n 64; exec "+program(t)+" -l 0")
 	addr, messages := spawn(t, cmd)
 	var conns []net.Conn
@@ -749,6 +750,7 @@ func TestStuckClientsAreCheap(t *testing.T) {
 	if raceEnabled() || testing.Short() {
 		t.Skip("-race changes the use of memory")
 	}
+	t.Parallel()
 	for checkDescriptors(4*clients+100) != nil {
 		clients /= 2
 	}

@@ -615,6 +615,9 @@ func TestPage(t *testing.T) {
 			if got := p.text("#title"); got != title {
 				t.Errorf("%s: title %q", word, got)
 			}
+			if word != "cores" {
+				continue
+			}
 			picture, err := png.Decode(bytes.NewReader(p.saved("#savePicture", ".png")))
 			if err != nil || picture.Bounds().Dx() < 1280 || picture.Bounds().Dy() < 640 {
 				t.Errorf("%s: saved picture: %v %v", word, picture.Bounds(), err)
