@@ -97,7 +97,7 @@ func dialAddresses(network string, operands []string, port string) (addrs []addr
 		own, rest = rest[0], rest[1:]
 	}
 	if own != "" && port != "" {
-		return nil, fmt.Errorf("port given twice: %s and %s", port, own)
+		return nil, givenTwice(port, own)
 	}
 	for i, host := range append([]string{first}, rest...) {
 		if isNumber(host) {
@@ -127,13 +127,13 @@ func listenAddress(network string, operands []string, port string) ([]address, e
 		host = "::1"
 	}
 	if n := len(operands); n > 0 && n <= 2 && port != "" && (n == 2 || isNumber(operands[0])) {
-		return nil, fmt.Errorf("port given twice: %s and %s", port, operands[n-1])
+		return nil, givenTwice(port, operands[n-1])
 	}
 	switch {
 	case len(operands) > 2:
 		return nil, errors.New("too many arguments (want [host] [port])")
 	case len(operands) == 2 && isNumber(operands[0]) && isNumber(operands[1]):
-		return nil, fmt.Errorf("port given twice: %s and %s", operands[0], operands[1])
+		return nil, givenTwice(operands[0], operands[1])
 	case len(operands) == 2:
 		host, port = operands[0], operands[1]
 	case len(operands) == 1 && isNumber(operands[0]):
@@ -146,6 +146,10 @@ func listenAddress(network string, operands []string, port string) ([]address, e
 	}
 	addr, err := parseAddress(network, host, port, 0, true)
 	return []address{addr}, err
+}
+
+func givenTwice(port, other string) error {
+	return fmt.Errorf("port given twice: %s and %s", quoteOdd(port), quoteOdd(other))
 }
 
 // parseAddress parses host, host:port or [host]:port. If s contains no port,
@@ -164,7 +168,7 @@ func parseAddress(network, s, port string, lowest int, alone bool) (address, err
 			return address{}, fmt.Errorf("invalid address %q (want host:port)", s)
 		}
 		if port != "" && alone {
-			return address{}, fmt.Errorf("port given twice: %s and %s", own, port)
+			return address{}, givenTwice(own, port)
 		}
 		port = own
 	}
