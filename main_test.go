@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 type tidy struct{ *testing.M }
 
 func (m tidy) Run() int {
-	flag.Set("test.parallel", "6") // the tests mostly wait
+	flag.Set("test.parallel", "8") // the tests mostly wait
 	// Signals that are ignored here, as under nohup or in a background job of a
 	// script, would be ignored by every cpunc that a test script starts.
 	ignored := make(chan os.Signal, 1)
