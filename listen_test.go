@@ -425,7 +425,8 @@ func TestOutOfDescriptors(t *testing.T) {
 		defer conn.Close()
 		conns = append(conns, conn)
 	}
-	if line, _ := messages.ReadString('\n'); line != "cpunc: accept: too many open files; retrying\n" {
+	const full = "cpunc: accept: too many open files; retrying\n"
+	if line, _ := messages.ReadString('\n'); line != full {
 		t.Errorf("%q", line)
 	}
 	// Existing connections are still served, because a descriptor is left to read the
@@ -450,7 +451,8 @@ func TestOutOfDescriptors(t *testing.T) {
 		t.Errorf("%q, %v", line, err)
 	}
 	cmd.Process.Signal(syscall.SIGTERM)
-	if rest, _ := io.ReadAll(messages); len(rest) > 0 {
+	// While the clients leave, the server may run out again.
+	if rest, _ := io.ReadAll(messages); strings.ReplaceAll(string(rest), full, "") != "" {
 		t.Errorf("more messages: %q", rest)
 	}
 }
