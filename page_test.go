@@ -476,7 +476,7 @@ func TestPage(t *testing.T) {
 		if got := evaluate[string](p, "document.title"); got != host {
 			t.Errorf("title of the tab %q", got)
 		}
-		until(t, "ten lines", func() bool { return len(r.sent(0)) >= 10 })
+		until(t, "ten lines", func() bool { return evaluate[int](p, "samples.count") >= 10 })
 		if got := p.text("#toggle"); got != "Monitoring on: press to stop" {
 			t.Errorf("button %q", got)
 		}
@@ -524,13 +524,11 @@ func TestPage(t *testing.T) {
 		r := newRelay(t, base)
 		p := openTab(t, tabs, r, "?interval=0.1&window=60")
 		p.expected = []string{`^Failed to load resource: net::ERR_`}
-		until(t, "ten lines", func() bool { return len(r.sent(0)) >= 10 })
+		until(t, "ten lines", func() bool { return evaluate[int](p, "samples.count") >= 10 })
 		r.die()
 		died := time.Now()
 		until(t, "the message", func() bool { return strings.HasPrefix(p.text("#status"), "Connection lost at ") })
-		if got := p.newest(); got != "nan" {
-			until(t, "nan in the legend", func() bool { return p.newest() == "nan" })
-		}
+		until(t, "nan in the legend", func() bool { return p.newest() == "nan" })
 		var attempts []time.Time
 		until(t, "four attempts to reconnect", func() bool {
 			p.mu.Lock()
