@@ -26,7 +26,7 @@ type graph struct {
 	urgent  chan struct{} // signals that the user has changed it
 	ctrlZ   chan struct{}
 	tstp    chan os.Signal
-	quit    func()        // ends the run
+	quit    func()        // called when the user quits
 	done    chan struct{} // closed when run has returned
 
 	mu     sync.Mutex // protects the fields below; never held for long
@@ -40,7 +40,7 @@ type graph struct {
 	tty          *boundedTty
 	screen       tcell.Screen
 	shown        *frame // what is on the screen
-	released     bool   // whether the terminal was given back, or has not been taken yet
+	released     bool   // whether the terminal is not taken over now
 }
 
 const (
@@ -48,8 +48,8 @@ const (
 	keyPause  = 20 * time.Millisecond  // if a key changes them
 )
 
-// findTerminal fails if there is no terminal to draw on.
-func findTerminal() error {
+// checkTerminal returns an error if a chart cannot be drawn on the terminal.
+func checkTerminal() error {
 	if _, err := tcell.NewDevTty(); err != nil {
 		return fmt.Errorf("--graph requires a terminal: %w", cause(err))
 	}
@@ -59,8 +59,9 @@ func findTerminal() error {
 	return nil
 }
 
-// newGraph returns a graph that takes lines and has yet to be opened.
-func newGraph(c chart, rests pauses) *graph {
+// newGraph returns a graph that takes lines but is not open yet. It calls quit
+// when the user quits.
+func newGraph(c chart, rests pauses, quit func()) *graph {
 	return &graph{
 		chart:    c,
 		pauses:   rests,
@@ -68,14 +69,13 @@ func newGraph(c chart, rests pauses) *graph {
 		urgent:   make(chan struct{}, 1),
 		ctrlZ:    make(chan struct{}, 1),
 		tstp:     make(chan os.Signal, 1),
+		quit:     quit,
 		released: true,
 	}
 }
 
 // open takes over the terminal until close, and draws on it until ctx is done.
-// It calls quit when the user quits.
-func (g *graph) open(ctx context.Context, quit func()) error {
-	g.quit = quit
+func (g *graph) open(ctx context.Context) error {
 	restoreTerminal = g.releaseTerminal
 	if err := g.takeTerminal(); err != nil {
 		return err
@@ -92,13 +92,13 @@ func (g *graph) open(ctx context.Context, quit func()) error {
 
 // opening returns a function that adds a line, and opens the graph once every
 // host has replied or failed. Until then, a command may ask for a password.
-func (g *graph) opening(ctx context.Context, quit func()) func(line) error {
+func (g *graph) opening(ctx context.Context) func(line) error {
 	return func(l line) error {
 		g.add(l)
 		if g.isOpen() || !l.settled {
 			return nil
 		}
-		return g.open(ctx, quit)
+		return g.open(ctx)
 	}
 }
 
@@ -116,7 +116,7 @@ func (g *graph) takeTerminal() error {
 	return nil
 }
 
-// take takes over a terminal, whose modes are set to what they were by restore.
+// take takes over a terminal. restore must set the modes that it has now.
 func (g *graph) take(tty tcell.Tty, restore func()) error {
 	bounded := &boundedTty{Tty: tty, watched: make(chan struct{})}
 	defer close(bounded.watched)
@@ -167,13 +167,13 @@ func (g *graph) releaseTerminal() {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(finiTimeout): // its goroutines may block each other when much was typed
+	case <-time.After(finiTimeout): // its goroutines may block each other if there is much input
 		io.WriteString(g.tty, leaveScreen)
 		g.restoreModes()
 	}
 }
 
-// saveModes returns what sets the modes of the terminal to what they are now.
+// saveModes returns a function that restores the modes the terminal has now.
 func saveModes() (restore func()) {
 	withTerminal := func(f func(fd int)) {
 		if tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
@@ -266,8 +266,8 @@ func (g *graph) run(ctx context.Context) {
 	}
 }
 
-// watch handles the events of a screen until that is released. It must not wait
-// for the screen: the library locks that while it waits for events to be read.
+// watch handles the events of a screen until the screen is released. It must not
+// use the screen, which the library keeps locked until the events are read.
 func (g *graph) watch(events <-chan tcell.Event) {
 	for event := range events {
 		if !g.handle(event) {
@@ -276,7 +276,7 @@ func (g *graph) watch(events <-chan tcell.Event) {
 		}
 		signalTo(g.urgent)
 	}
-	for range events { // or Fini would wait
+	for range events { // otherwise, Fini would block
 	}
 }
 
@@ -388,9 +388,7 @@ func (g *graph) show() {
 
 // redrawAll makes the next picture replace everything on the screen.
 func (g *graph) redrawAll() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.stale = true
+	g.change(func(*chart) { g.stale = true })
 }
 
 // curveColors are colors of the terminal's palette that can be told apart, and
@@ -421,17 +419,17 @@ func cellStyle(s style, mono bool, colors int) tcell.Style {
 // under our control.
 type boundedTty struct {
 	tcell.Tty
-	watched chan struct{} // closed when events are read, before which no key is
+	watched chan struct{} // closed once the events are read; until then, Read blocks
 
 	mu        sync.Mutex    // the library writes from several goroutines
 	stuck     chan struct{} // closed when the write that timed out has ended
 	abandoned chan struct{} // closed to end that write early
-	lost      bool          // output was lost
+	lost      bool          // whether output was lost
 }
 
 const (
 	drainTime           = 100 * time.Millisecond
-	writeSize           = 512 // bytes, after each of which a write can be abandoned
+	writeSize           = 512 // bytes that are written at a time, so that the rest can be dropped
 	maxColumns, maxRows = 1000, 300
 )
 
@@ -442,7 +440,7 @@ func (t *boundedTty) isStuck() bool {
 	return t.pending()
 }
 
-// pending is isStuck for those who hold t.mu.
+// pending is isStuck for callers that hold t.mu.
 func (t *boundedTty) pending() bool {
 	if t.stuck == nil {
 		return false

@@ -42,8 +42,7 @@ func (k *keyboard) Write(p []byte) (int, error) {
 func TestPasteAtTheBeginning(t *testing.T) {
 	for range 10 {
 		ctx, cancel := context.WithCancel(t.Context())
-		g := newGraph(chart{window: time.Minute, location: time.UTC, least: 100}, make(pauses, 1))
-		g.quit = cancel
+		g := newGraph(chart{window: time.Minute, location: time.UTC, least: 100}, make(pauses, 1), cancel)
 		g.done = make(chan struct{})
 		keys, typed := io.Pipe()
 		go typed.Write(slices.Concat(bytes.Repeat([]byte("0"), 1000), []byte("q"), bytes.Repeat([]byte("0"), 100)))

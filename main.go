@@ -184,18 +184,18 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 		return lines.print(l)
 	}
 	if opt.graph {
-		if err := findTerminal(); err != nil {
+		if err := checkTerminal(); err != nil {
 			return err
 		}
-		g := newGraph(newChart(opt, p.hosts), rests)
+		g := newGraph(newChart(opt, p.hosts), rests, cancel)
 		defer g.close()
 		defer cancel()
 		if len(opt.commands) == 0 {
-			if err := g.open(ctx, cancel); err != nil {
+			if err := g.open(ctx); err != nil {
 				return err
 			}
 		}
-		show = g.opening(ctx, cancel)
+		show = g.opening(ctx)
 		switch {
 		case isOnChart():
 			out.Writer = io.Discard
