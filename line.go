@@ -20,9 +20,9 @@ type line struct {
 	settled  bool     // whether every host has replied or failed at least once
 }
 
-// add adds the columns of one host, with a prefix to their names: its replies
-// to the words, or nan. If there is no reply to cores, cores is the number of
-// columns that it had last.
+// add appends the columns of one host, with prefix before their names. The
+// values are its replies to ws or, if replies is nil, nan. cores is the number
+// of columns in its last reply to cores.
 func (l *line) add(prefix string, ws []word, replies [][]string, cores int) {
 	for i, w := range ws {
 		for c := range cmp.Or(w.width(), cores, 1) {

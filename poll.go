@@ -33,7 +33,7 @@ type host struct {
 	// While busy is set, a goroutine polls or redials the host, and owns the
 	// fields below.
 	busy  atomic.Bool
-	peer  *peer         // nil if there is no connection
+	peer  *peer         // nil when not connected
 	lost  time.Time     // when it was lost; zero if it has replied since
 	pause time.Duration // before the last attempt to reconnect
 }

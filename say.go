@@ -176,6 +176,7 @@ func cause(err error) error {
 	return err
 }
 
+// innermost returns the reason in the words of the system.
 func innermost(err error) error {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
