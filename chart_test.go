@@ -218,22 +218,21 @@ func TestReadmeChart(t *testing.T) {
 }
 
 func TestTitle(t *testing.T) {
-	for args, want := range map[string]string{
-		"-g":                           "CPU utilization (%)  this machine",
-		"-g -r load":                   "Load average  this machine",
-		"-g -r cpu,load web1 web2:80":  "CPU utilization (%) and load average  web1:5000, web2:80",
-		"-g -e ssh+web1 -e ssh+web2+x": "CPU utilization (%)  ssh web1, ssh web2 x",
+	for _, test := range []struct {
+		want string
+		args []string
+	}{
+		{"CPU utilization (%)  this machine", []string{"-g"}},
+		{"Load average  this machine", []string{"-g", "-r", "load"}},
+		{"CPU utilization (%) and load average  web1:5000, web2:80", []string{"-g", "-r", "cpu,load", "web1", "web2:80"}},
+		{"CPU utilization (%)  ssh web1, ssh web2 x", []string{"-g", "-e", "ssh web1", "-e", "ssh web2 x"}},
 	} {
-		words := strings.Fields(args)
-		for i, word := range words {
-			words[i] = strings.ReplaceAll(word, "+", " ")
-		}
-		opt, err := parse(words)
+		opt, err := parse(test.args)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c := newChart(opt, newPoller(opt, nil).hosts); c.title != want {
-			t.Errorf("%s: title %q, want %q", args, c.title, want)
+		if c := newChart(opt, newPoller(opt, nil).hosts); c.title != test.want {
+			t.Errorf("%q: title %q, want %q", test.args, c.title, test.want)
 		}
 	}
 }

@@ -820,13 +820,10 @@ func TestEndUnderMixedLoad(t *testing.T) {
 				defer conn.Close()
 				in := bufio.NewReader(conn)
 				for {
-					var body io.Reader
-					want := stillModes
-					switch i % 3 {
-					case 0:
+					lines := in
+					if i%3 == 0 {
 						io.WriteString(conn, "modes")
-						body = in
-					case 1, 2:
+					} else {
 						path := "/modes"
 						if i%3 == 2 {
 							path += "?interval=0.1"
@@ -836,15 +833,11 @@ func TestEndUnderMixedLoad(t *testing.T) {
 						if err != nil {
 							return // before a reply began
 						}
-						body = resp.Body
-					}
-					lines := bufio.NewReader(body)
-					if i%3 == 0 {
-						lines = in
+						lines = bufio.NewReader(resp.Body)
 					}
 					for {
 						line, err := lines.ReadString('\n')
-						if line != "" && line != want {
+						if line != "" && line != stillModes {
 							t.Errorf("kind %d: %q, %v", i%3, line, err)
 						}
 						if err == io.EOF && i%3 == 1 {

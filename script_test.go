@@ -84,11 +84,10 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
-			switch name {
-			case "netns":
-				return exec.Command("unshare", "-n", "ip", "link", "add", "type", "veth").Run() == nil, nil
+			if name != "netns" {
+				return false, fmt.Errorf("unknown condition %q", name)
 			}
-			return false, fmt.Errorf("unknown condition %q", name)
+			return exec.Command("unshare", "-n", "ip", "link", "add", "type", "veth").Run() == nil, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":      exits,
