@@ -64,7 +64,7 @@ func (a address) reachable(at net.Addr) string {
 	}
 	var names []string
 	if name, err := os.Hostname(); err == nil {
-		names = append(names, "host "+name)
+		names = append(names, "host "+quoteOdd(name))
 	}
 	both := a.network == "tcp" && runtime.GOOS != "openbsd" // the IPv6 socket also accepts IPv4
 	all, _ := net.InterfaceAddrs()

@@ -42,7 +42,7 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	defer cancel()
 	if _, notIP := netip.ParseAddr(a.host); d.verbose && notIP != nil && a.network != socket {
 		if ips, err := net.DefaultResolver.LookupHost(limited, a.host); err == nil {
-			say("%s resolves to %s", a.host, strings.Join(ips, " "))
+			say("%s resolves to %s", a.host, quoteOdd(strings.Join(ips, " ")))
 		}
 	}
 	conn, err := new(net.Dialer).DialContext(limited, a.network, a.target())

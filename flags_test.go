@@ -124,7 +124,7 @@ func TestPermute(t *testing.T) {
 
 // For any command line, the error is one line without unprintable characters.
 func FuzzOptions(f *testing.F) {
-	for _, s := range []string{"-lv 5000", "--interval=2 web1", "-i\n1", "-e a -U b", "--label a -4", "--=", "-=", "---", "-r cpu,load -r -", "-a ::1%eth0/64", "localhost:\x03 0", "-l -p \x03 5000", "-p \x03 localhost 1", ":\x03", "-l :\x03", "-e a b\x03", "-l -4 -p \x03 -U a", "--label \x03 -l"} {
+	for _, s := range []string{"-lv 5000", "--interval=2 web1", "-i\n1", "-e a -U b", "--label a -4", "--=", "-=", "---", "-r cpu,load -r -", "-a ::1%eth0/64", "localhost:\x03 0", "-l -p \x03 5000", "-p \x03 localhost 1", ":\x03", "-l :\x03", "-e a b\x03", "-l -4 -p \x03 -U a", "--label \x03 -l", "--\x9b", "web\x9b1", "-e \x9b -p \xff"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {

@@ -264,8 +264,12 @@ func timedOut(src source) *sample {
 	return &sample{moment: within(time.Now(), time.Now()), err: sourceError(src, errors.New("timed out"))}
 }
 
-// sourceError adds to err the name of the source that could not be read.
+// sourceError adds to err the name of the source that could not be read. The
+// path in err may come from the environment or be that of a control group.
 func sourceError(src source, err error) error {
+	if text := err.Error(); !isPlain(text) {
+		err = fmt.Errorf("%q", text)
+	}
 	if src <= averages {
 		return fmt.Errorf("cannot read %s: %w", src, err)
 	}

@@ -12,15 +12,17 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 )
 
 // stderr receives every message to the user.
 var stderr = &outbox{write: writeStderr}
 
 // say prints a message to the user on one line, formatted by fmt.Sprintf. It
-// never blocks.
+// never blocks. Text from elsewhere is quoted by the caller; if something else
+// in the message cannot be printed as it is, the whole message is quoted.
 func say(format string, args ...any) {
-	stderr.say(fmt.Sprintf(format, args...))
+	stderr.say(quoteOdd(fmt.Sprintf(format, args...)))
 }
 
 // An outbox holds messages until they are written. The writer may be slow,
@@ -183,7 +185,7 @@ func innermost(err error) error {
 		if dns.IsNotFound {
 			return errors.New(dns.Err)
 		}
-		return fmt.Errorf("cannot resolve %s: %w", dns.Name, resolverError(dns))
+		return fmt.Errorf("cannot resolve %s: %w", quoteOdd(dns.Name), resolverError(dns))
 	}
 	var addr *net.AddrError
 	if errors.As(err, &addr) {
@@ -216,31 +218,56 @@ func resolverError(dns *net.DNSError) error {
 	return errors.New(strings.TrimSpace(dns.Err[strings.LastIndex(dns.Err, ": ")+1:]))
 }
 
-// quoteOdd quotes text that contains a newline or other unprintable characters.
+// isPlain reports whether s can be printed as it is: valid UTF-8 without
+// newlines and other unprintable characters. A terminal may take a byte that is
+// not UTF-8 for a control character.
+func isPlain(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) })
+}
+
+// quoteOdd quotes text that cannot be printed as it is.
 func quoteOdd(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		return strconv.Quote(s)
+	if isPlain(s) {
+		return s
 	}
-	return s
+	return strconv.Quote(s)
 }
 
 const maxExcerpt = 200 // bytes
 
 // excerpt quotes the beginning of text from a server.
 func excerpt(text []byte) string {
-	if len(text) > maxExcerpt {
-		return fmt.Sprintf("%q...", text[:maxExcerpt])
-	}
-	return fmt.Sprintf("%q", text)
+	begin, dots := beginning(text)
+	return strconv.Quote(begin) + dots
 }
 
 // excerptText returns the beginning of a message from a server, quoted only if
-// it contains unprintable characters.
+// it cannot be printed as it is.
 func excerptText(text []byte) string {
-	if len(text) > maxExcerpt {
-		return quoteOdd(string(text[:maxExcerpt])) + "..."
+	begin, dots := beginning(text)
+	return quoteOdd(begin) + dots
+}
+
+// beginning returns the first maxExcerpt bytes of text, and dots if there are
+// more.
+func beginning(text []byte) (begin, dots string) {
+	if len(text) <= maxExcerpt {
+		return string(text), ""
 	}
-	return quoteOdd(string(text))
+	return string(wholeLetters(text[:maxExcerpt])), "..."
+}
+
+// wholeLetters returns text without a letter whose last bytes have been cut off.
+func wholeLetters(text []byte) []byte {
+	for n := len(text) - 1; n >= max(0, len(text)-utf8.UTFMax); n-- {
+		if utf8.RuneStart(text[n]) {
+			if !utf8.FullRune(text[n:]) {
+				return text[:n]
+			}
+			break
+		}
+	}
+	return text
 }
 
 // version returns the version of the module, or of the commit that it was built

@@ -58,6 +58,47 @@ func TestOutboxStuck(t *testing.T) {
 	})
 }
 
+// Text from elsewhere is quoted if it is not valid UTF-8 or contains control
+// characters, and is not cut inside a letter.
+func TestQuoting(t *testing.T) {
+	filler := strings.Repeat("x", maxExcerpt-1)
+	for _, test := range []struct{ text, excerpt, excerptText string }{
+		{"web1 é 日本", `"web1 é 日本"`, "web1 é 日本"},
+		{"", `""`, ""},
+		{"\x9b2J", `"\x9b2J"`, `"\x9b2J"`},                // CSI, a control character of 8 bits
+		{"\u009b2J", `"\u009b2J"`, `"\u009b2J"`},          // the same in UTF-8
+		{"\x9d0;x\x9c", `"\x9d0;x\x9c"`, `"\x9d0;x\x9c"`}, // OSC
+		{"\xc0\x9b", `"\xc0\x9b"`, `"\xc0\x9b"`},          // overlong
+		{"\xed\xa0\x80", `"\xed\xa0\x80"`, `"\xed\xa0\x80"`},
+		{"caf\xc3", `"caf\xc3"`, `"caf\xc3"`}, // not cut by us
+		{"a\x1b[2J\r", `"a\x1b[2J\r"`, `"a\x1b[2J\r"`},
+		{"\u202eexe", `"\u202eexe"`, `"\u202eexe"`},
+		{"\ufffd", "\"\ufffd\"", "\ufffd"}, // valid, though it often stands for what is not
+		{filler + "z", `"` + filler + `z"`, filler + "z"},
+		{filler + "zz", `"` + filler + `z"...`, filler + "z..."},
+		{filler + "éé", `"` + filler + `"...`, filler + "..."},
+		{filler[1:] + "éé", `"` + filler[1:] + `é"...`, filler[1:] + "é..."},
+		{filler[2:] + "😀😀", `"` + filler[2:] + `"...`, filler[2:] + "..."},
+		{filler + "\x9b\x9b", `"` + filler + `\x9b"...`, `"` + filler + `\x9b"...`},
+	} {
+		if got := excerpt([]byte(test.text)); got != test.excerpt {
+			t.Errorf("excerpt of %q: %s, want %s", test.text, got, test.excerpt)
+		}
+		if got := excerptText([]byte(test.text)); got != test.excerptText {
+			t.Errorf("excerpt of text %q: %s, want %s", test.text, got, test.excerptText)
+		}
+	}
+}
+
+// What nobody has quoted is quoted in the end.
+func TestSayOdd(t *testing.T) {
+	messages := listenIn(t)
+	say("open %s: no such file", "/a\x9b\n")
+	if got, want := messages(), `cpunc: "open /a\x9b\n: no such file"`+"\n"; got != want {
+		t.Errorf("said %q, want %q", got, want)
+	}
+}
+
 // Messages that are held back are shown at once and written at the end.
 func TestOutboxHeld(t *testing.T) {
 	var written bytes.Buffer
