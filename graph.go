@@ -26,8 +26,9 @@ type graph struct {
 	urgent  chan struct{} // signals that the user has changed it
 	ctrlZ   chan struct{}
 	tstp    chan os.Signal
-	quit    func()        // called when the user quits
 	done    chan struct{} // closed when run has returned
+
+	quit, interrupt func() // called when the user presses q or Ctrl-C
 
 	mu     sync.Mutex // protects the fields below; never held for long
 	chart  chart
@@ -60,17 +61,19 @@ func checkTerminal() error {
 }
 
 // newGraph returns a graph that takes lines but is not open yet. It calls quit
-// when the user quits.
-func newGraph(c chart, rests pauses, quit func()) *graph {
+// when the user quits, and interrupt when the user presses Ctrl-C, which is no
+// signal while the terminal is in raw mode.
+func newGraph(c chart, rests pauses, quit, interrupt func()) *graph {
 	return &graph{
-		chart:    c,
-		pauses:   rests,
-		changed:  make(chan struct{}, 1),
-		urgent:   make(chan struct{}, 1),
-		ctrlZ:    make(chan struct{}, 1),
-		tstp:     make(chan os.Signal, 1),
-		quit:     quit,
-		released: true,
+		chart:     c,
+		pauses:    rests,
+		changed:   make(chan struct{}, 1),
+		urgent:    make(chan struct{}, 1),
+		ctrlZ:     make(chan struct{}, 1),
+		tstp:      make(chan os.Signal, 1),
+		quit:      quit,
+		interrupt: interrupt,
+		released:  true,
 	}
 }
 
@@ -118,6 +121,10 @@ func (g *graph) takeTerminal() error {
 
 // take takes over a terminal. restore must set the modes that it has now.
 func (g *graph) take(tty tcell.Tty, restore func()) error {
+	// The library would allocate as many cells as these say before it asks the
+	// terminal, which knows its size.
+	os.Unsetenv("COLUMNS")
+	os.Unsetenv("LINES")
 	bounded := &boundedTty{Tty: tty, watched: make(chan struct{})}
 	defer close(bounded.watched)
 	screen, err := tcell.NewTerminfoScreenFromTty(bounded, tcell.OptNegotiation(false))
@@ -135,12 +142,17 @@ func (g *graph) take(tty tcell.Tty, restore func()) error {
 	g.terminal.Unlock()
 	g.change(func(c *chart) {
 		c.mono = screen.Colors() < 8
-		c.ascii = screen.CharacterSet() != "UTF-8" || lacksBraille(os.Getenv("TERM"))
+		c.ascii = !isUTF8(screen.CharacterSet()) || lacksBraille(os.Getenv("TERM"))
 	})
 	if len(suspendSignals) > 0 {
 		signal.Notify(g.tstp, suspendSignals...)
 	}
 	return nil
+}
+
+// isUTF8 reports whether charset is UTF-8, which locales spell in many ways.
+func isUTF8(charset string) bool {
+	return strings.EqualFold(strings.ReplaceAll(charset, "-", ""), "utf8")
 }
 
 // lacksBraille reports whether a terminal of this type, such as a console, has
@@ -286,8 +298,10 @@ func (g *graph) handle(event tcell.Event) bool {
 	switch event := event.(type) {
 	case *tcell.EventKey:
 		switch key := event.Str(); {
-		case event.Key() == tcell.KeyCtrlC, event.Key() == tcell.KeyEsc, key == "q":
+		case event.Key() == tcell.KeyEsc, key == "q":
 			return false
+		case event.Key() == tcell.KeyCtrlC:
+			g.interrupt()
 		case event.Key() == tcell.KeyCtrlZ:
 			signalTo(g.ctrlZ)
 		case event.Key() == tcell.KeyCtrlL:

@@ -42,7 +42,7 @@ func (k *keyboard) Write(p []byte) (int, error) {
 func TestPasteAtTheBeginning(t *testing.T) {
 	for range 10 {
 		ctx, cancel := context.WithCancel(t.Context())
-		g := newGraph(chart{window: time.Minute, location: time.UTC, least: 100}, make(pauses, 1), cancel)
+		g := newGraph(chart{window: time.Minute, location: time.UTC, least: 100}, make(pauses, 1), cancel, cancel)
 		g.done = make(chan struct{})
 		keys, typed := io.Pipe()
 		go typed.Write(slices.Concat(bytes.Repeat([]byte("0"), 1000), []byte("q"), bytes.Repeat([]byte("0"), 100)))
@@ -63,6 +63,14 @@ func TestPasteAtTheBeginning(t *testing.T) {
 			}
 		case <-time.After(10 * time.Second):
 			t.Fatal("the chart does not end")
+		}
+	}
+}
+
+func TestUTF8(t *testing.T) {
+	for charset, want := range map[string]bool{"UTF-8": true, "utf8": true, "UTF8": true, "utf-8": true, "US-ASCII": false, "eucJP": false, "UTF-16": false, "": false} {
+		if isUTF8(charset) != want {
+			t.Errorf("%q is UTF-8: %v", charset, !want)
 		}
 	}
 }

@@ -187,7 +187,7 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 		if err := checkTerminal(); err != nil {
 			return err
 		}
-		g := newGraph(newChart(opt, p.hosts), rests, cancel)
+		g := newGraph(newChart(opt, p.hosts), rests, cancel, cancel)
 		defer g.close()
 		defer cancel()
 		if len(opt.commands) == 0 {
