@@ -235,6 +235,28 @@ func TestAnswersInPieces(t *testing.T) {
 	}
 }
 
+// The columns of a reply are its own, also if the same reading is requested twice. A
+// gap has as many as the last reply.
+func TestColumnsOfEachReply(t *testing.T) {
+	listenIn(t)
+	synctest.Test(t, func(t *testing.T) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 3, keep: true, words: []word{coresWord, coresWord}, dial: scripted(t, func(n int, _ string, conn net.Conn) {
+			switch n {
+			case 0:
+				io.WriteString(conn, "1.0 2.0 3.0\n4.0\n")
+			case 1:
+				io.WriteString(conn, "1.0\n2.0 3.0 4.0\n")
+			default:
+				conn.Close()
+			}
+		})})
+		if err != nil {
+			t.Error(err)
+		}
+		expect(t, lines, "0.00 0.00 1.0 2.0 3.0 4.0", "1.00 1.00 1.0 2.0 3.0 4.0", "2.00 2.00 nan nan nan nan nan nan")
+	})
+}
+
 // Unsolicited replies are not taken for replies to later requests.
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

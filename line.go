@@ -20,19 +20,22 @@ type line struct {
 	settled  bool     // whether every host has replied or failed at least once
 }
 
-// add appends the columns of one host, with prefix before their names. The
-// values are its replies to ws or, if replies is nil, nan. cores is the number
-// of columns in its last reply to cores.
+// add appends the columns of one host, with prefix before their names: those of
+// its replies to ws, where nil is a gap. cores is the number of columns in its
+// last reply to cores.
 func (l *line) add(prefix string, ws []word, replies [][]string, cores int) {
 	for i, w := range ws {
-		for c := range cmp.Or(w.width(), cores, 1) {
-			l.names = append(l.names, prefix+columnName(w, c))
-			if replies == nil {
-				l.columns = append(l.columns, "nan")
-			} else {
-				l.columns = append(l.columns, replies[i][c])
-			}
+		var columns []string
+		if replies != nil {
+			columns = replies[i]
 		}
+		if columns == nil {
+			columns = slices.Repeat([]string{"nan"}, cmp.Or(w.width(), cores, 1))
+		}
+		for c := range columns {
+			l.names = append(l.names, prefix+columnName(w, c))
+		}
+		l.columns = append(l.columns, columns...)
 	}
 }
 

@@ -270,8 +270,10 @@ func (h *host) take(ws []word, replies [][]string) {
 		return
 	}
 	h.answered++
-	if i := slices.Index(ws, coresWord); i >= 0 {
-		h.cores = len(replies[i])
+	for i, w := range ws {
+		if w == coresWord && replies[i] != nil {
+			h.cores = len(replies[i])
+		}
 	}
 }
 
