@@ -98,7 +98,7 @@ type peer struct {
 	cancelBye func() bool // cancels the bye at the end of the run, and reports whether that was in time
 	unread    []byte
 	blank     int  // bytes of empty lines since the request
-	lines     bool // a reply ended with a newline, so all of them do
+	lines     bool // the server has ended a reply with a newline, so it ends all of them with one
 	replied   bool // whether it has replied to a request
 }
 
@@ -149,8 +149,9 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 type staleError struct{ error }
 
 // line reads the reply to w. It ends with a newline or, from older servers,
-// with a pause, except for cores, which is so long that there may be a pause in
-// the middle. The line is valid until the next call.
+// with the connection or a pause. But a reply to cores may be cut anywhere and
+// still look whole, so that always needs a newline. The line is valid until the
+// next call.
 func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 	for {
 		// An empty line is the newline that arrived late, after a pause had
@@ -168,7 +169,8 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 			return nil, fmt.Errorf("line too long (over %d bytes): %s", maxAnswer, excerpt(p.unread))
 		}
 		until := deadline
-		if quiet := time.Now().Add(lineTimeout); len(p.unread) > 0 && !p.lines && w != coresWord && quiet.Before(deadline) {
+		bare := !p.lines && w != coresWord
+		if quiet := time.Now().Add(lineTimeout); len(p.unread) > 0 && bare && quiet.Before(deadline) {
 			until = quiet
 		}
 		p.SetReadDeadline(until)
@@ -178,12 +180,15 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 		if n > 0 || err == nil {
 			continue
 		}
-		if len(p.unread) > 0 && (err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) && until != deadline) {
-			line := p.unread
-			p.unread = nil
-			return line, nil
+		switch {
+		case len(p.unread) == 0 || err != io.EOF && until == deadline:
+			return nil, err
+		case !bare:
+			return nil, fmt.Errorf("connection closed in the middle of a reply: %s", excerpt(p.unread))
 		}
-		return nil, err
+		line := p.unread
+		p.unread = nil
+		return line, nil
 	}
 }
 
@@ -202,7 +207,7 @@ func parseReply(w word, line []byte) ([]string, error) {
 			continue
 		}
 		n, err := strconv.ParseFloat(column, 64)
-		if err != nil || strings.Trim(column, "0123456789.") != "" || n > 100 && w != loadWord {
+		if err != nil || strings.Trim(column, "0123456789.") != "" || strings.HasSuffix(column, ".") || n > 100 && w != loadWord {
 			return nil, fmt.Errorf("unexpected reply to %q: %s (is it a cpunc server?)", w, excerpt(line))
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -254,6 +255,64 @@ func TestColumnsOfEachReply(t *testing.T) {
 			t.Error(err)
 		}
 		expect(t, lines, "0.00 0.00 1.0 2.0 3.0 4.0", "1.00 1.00 1.0 2.0 3.0 4.0", "2.00 2.00 nan nan nan nan nan nan")
+	})
+}
+
+// A connection that ends in the middle of a reply is lost, and what arrived is not a
+// reading, unless the server may be an older one that ends no reply with a newline.
+func TestReplyCutShort(t *testing.T) {
+	const cut = "alpha:5000: connection closed in the middle of a reply: "
+	for _, test := range []struct {
+		word    word
+		replies []string // the connection ends after the last one
+		want    []string
+		err     string
+	}{
+		{cpuWord, []string{"12.5"}, []string{"0.00 0.00 12.5"}, ""},
+		{cpuWord, []string{"12.5", "13.5"}, []string{"0.00 0.10 12.5", "1.00 1.00 13.5"}, ""},
+		{cpuWord, []string{"97."}, nil, `alpha:5000: unexpected reply to "cpu": "97." (is it a cpunc server?)`},
+		{cpuWord, []string{"12.5\n", "9"}, []string{"0.00 0.00 12.5"}, cut + `"9"`},
+		{cpuWord, []string{"12.5\r\n", "\r\n97.5\r"}, []string{"0.00 0.00 12.5"}, cut + `"97.5\r"`},
+		{cpuWord, []string{"12.5\n", "\n"}, []string{"0.00 0.00 12.5"}, "alpha:5000: connection closed"},
+		{loadWord, []string{"0.25 0.50 0.75\n", "0.25 0.50 0."}, []string{"0.00 0.00 0.25 0.50 0.75"}, cut + `"0.25 0.50 0."`},
+		{coresWord, []string{"10.0 20.0 3"}, nil, cut + `"10.0 20.0 3"`},
+		{coresWord, []string{"10.0 20.0 30.0\n", "10.0 20.0"}, []string{"0.00 0.00 10.0 20.0 30.0"}, cut + `"10.0 20.0"`},
+		{cpuWord, []string{"12.5\n", "error: too ma"}, []string{"0.00 0.00 12.5"}, cut + `"error: too ma"`},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			lines, err := polled(t, &poller{interval: time.Second, count: len(test.replies), words: []word{test.word}, dial: scripted(t, func(n int, _ string, conn net.Conn) {
+				if n < len(test.replies) {
+					io.WriteString(conn, test.replies[n])
+				}
+				if n >= len(test.replies)-1 {
+					conn.Close()
+				}
+			})})
+			expect(t, lines, test.want...)
+			if got := fmt.Sprint(err); got != cmp.Or(test.err, "<nil>") {
+				t.Errorf("replies %q: %s, want %s", test.replies, got, test.err)
+			}
+		})
+	}
+}
+
+// A server that ends its replies with a newline does so, too, on its next connection.
+func TestReplyCutShortAgain(t *testing.T) {
+	listenIn(t)
+	synctest.Test(t, func(t *testing.T) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 5, keep: true, dial: scripted(t, func(n int, _ string, conn net.Conn) {
+			switch n {
+			case 0, 3:
+				io.WriteString(conn, "97.5\n")
+			default:
+				io.WriteString(conn, "9")
+				conn.Close()
+			}
+		})})
+		if err != nil {
+			t.Error(err)
+		}
+		expect(t, lines, "0.00 0.00 97.5", "1.00 1.00 nan", "2.00 2.00 nan", "3.00 3.00 97.5", "4.00 4.00 nan")
 	})
 }
 

@@ -34,6 +34,7 @@ type host struct {
 	// fields below.
 	busy  atomic.Bool
 	peer  *peer         // nil when not connected
+	lines bool          // whether it has ended a reply with a newline
 	lost  time.Time     // when it was lost; zero if it has replied since
 	pause time.Duration // before the last attempt to reconnect
 }
@@ -323,6 +324,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 		return [][]string{}, nil
 	}
 	replies, err := h.peer.ask(ws, p.wait)
+	h.lines = h.peer.lines
 	if _, stale := err.(staleError); stale && h.peer.replied && p.keep && h.network != command {
 		// The listener may have closed the idle connection long ago, or may
 		// have been restarted.
@@ -370,7 +372,7 @@ func (p *poller) connect(ctx context.Context, h *host) error {
 		return err
 	}
 	p.byes.Add(1)
-	h.peer = &peer{Conn: conn, cancelBye: context.AfterFunc(ctx, func() {
+	h.peer = &peer{Conn: conn, lines: h.lines, cancelBye: context.AfterFunc(ctx, func() {
 		defer p.byes.Done()
 		bye(conn) // a pending request fails
 	})}
