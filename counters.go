@@ -189,8 +189,9 @@ func inOrder(rows []row) []row {
 var setSeed = maphash.MakeSeed()
 
 // parseStat parses the text of /proc/stat. It finds rows by name, in any order,
-// and ignores invalid ones. A missing total is replaced with the sum of the
-// CPUs. The rows of the CPUs are parsed only for that, or with each.
+// and ignores invalid ones. The rows of the CPUs are parsed only with each, or
+// if their sum replaces a total that is missing or all zero: LXCFS may write a
+// total of zeros before the real one.
 func parseStat(text []byte, each bool) (s stat, ok bool) {
 	var set maphash.Hash
 	set.SetSeed(setSeed)
@@ -205,10 +206,12 @@ func parseStat(text []byte, each bool) (s stat, ok bool) {
 			set.Write(name) // unambiguous without a separator: each name starts with cpu
 		}
 	}
-	if each || !total {
+	summed := s.total == counts{}
+	if each || summed {
 		s.rows = parseRows(text)
 	}
-	if !total {
+	ok = total && !each || len(s.rows) > 0
+	if summed {
 		s.cpus = len(s.rows)
 		set.Reset()
 		set.WriteByte('+') // a sum of the CPUs is not comparable with the kernel's total
@@ -221,7 +224,6 @@ func parseStat(text []byte, each bool) (s stat, ok bool) {
 		}
 	}
 	s.set = set.Sum64()
-	ok = total && !each || len(s.rows) > 0
 	if !each {
 		s.rows = nil
 	}
@@ -263,28 +265,32 @@ func parseRows(text []byte) (rows []row) {
 }
 
 // fileOrder is the order of the modes in /proc/stat, as in proc(5). Kernels
-// before 2.6.11 have no steal. The guest and guest_nice of newer kernels are
-// ignored.
+// before 2.5.41 end with idle, those before 2.6.0 with iowait, and those before
+// 2.6.11 with softirq. The guest and guest_nice of newer kernels are ignored.
 var fileOrder = [modes]int{user, nice, system, idle, iowait, irq, softirq, steal}
 
-// parseCounts parses the numbers of a row. It reports false if there are too
-// few, or if one is not a non-negative integer.
-func parseCounts(numbers []byte) (c counts, ok bool) {
+const minColumns = 4 // up to idle
+
+// parseCounts parses the numbers of a row. Missing modes are 0. It reports
+// false if there are too few numbers, or if one is not a non-negative integer.
+func parseCounts(numbers []byte) (counts, bool) {
+	var c counts
 	n := 0
 	for field := range bytes.FieldsSeq(numbers) {
 		value, err := strconv.ParseUint(string(field), 10, 64)
 		if err != nil {
-			return c, false
+			return counts{}, false
 		}
 		if n < len(fileOrder) {
 			c[fileOrder[n]] = value
 		}
 		n++
 	}
-	return c, n > softirqField
+	if n < minColumns {
+		return counts{}, false
+	}
+	return c, true
 }
-
-const softirqField = 6
 
 // readLoad reads the load averages over 1, 5 and 15 minutes. On Linux it does
 // not use gopsutil, which panics if there are too few numbers, accepts infinite
