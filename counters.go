@@ -337,8 +337,8 @@ func parseLoad(text []byte, path string) (averages [3]float64, err error) {
 	return averages, nil
 }
 
-// readPressure reads the total time since boot in which at least one task was
-// waiting for a CPU: the some line in the file that psi.rst of the kernel's
+// readPressure reads the total time since boot in which runnable tasks waited
+// for a CPU: the some line in the file that psi.rst of the kernel's
 // documentation describes, in microseconds.
 func readPressure() (waited time.Duration, when moment, err error) {
 	if !procfs {

@@ -13,7 +13,7 @@ A client sends words, and the server replies to each with one line of numbers:
 	modes     percentages of user nice system iowait irq softirq steal idle
 	load      load averages over 1, 5 and 15 minutes
 	busy      percentage of wall-clock time in which the CPUs were not idle
-	pressure  percentage of time in which a task was waiting for a CPU (Linux)
+	pressure  percentage of time in which runnable tasks waited for a CPU (Linux)
 	cgroup    CPU use of the server's control group in percent of its limit, and
 	          percentage of periods in which it was throttled (Linux)
 

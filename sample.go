@@ -22,7 +22,7 @@ const (
 	modesWord                // percent of the time spent in each mode
 	loadWord                 // load averages
 	busyWord                 // percent of the wall-clock time in which the CPUs were not idle
-	pressureWord             // percent of the time in which some task waited for a CPU
+	pressureWord             // percent of the time in which runnable tasks waited for a CPU
 	cgroupWord               // CPU use of the control group in percent of its limit, and of periods throttled
 	byeWord                  // closes the connection
 
