@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,8 +39,8 @@ func TestMain(m *testing.M) {
 			if d, err := time.ParseDuration(os.Getenv("INTERVAL")); err == nil {
 				defaultInterval = d
 			}
-			if percent, err := strconv.ParseFloat(os.Getenv("STEADY"), 64); err == nil {
-				readSource = steady(percent)
+			if percentages, err := parsePercentages(os.Getenv("STEADY")); err == nil && percentages != nil {
+				readSource = steady(percentages)
 			}
 			if os.Getenv("PANIC") != "" {
 				readSource = func(source) sample { panic("as the test wants") }

@@ -65,7 +65,7 @@ type gain struct {
 	sum    float64
 	back   float64     // total decrease of counters
 	leaped [modes]bool // gained more than the elapsed time allows
-	time   float64     // elapsed, summed over the CPUs; 0 if their number is unknown
+	time   float64     // elapsed, summed over the CPUs; of one CPU if their number is unknown
 }
 
 // gained compares the counters of that many CPUs. A counter that decreased
@@ -74,7 +74,7 @@ type gain struct {
 func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
 	elapsed, off := span(from, to)
 	each := elapsed.Seconds() * countRate
-	g.time = each * float64(cpus)
+	g.time = each * float64(cmp.Or(cpus, 1))
 	most := (each*(1+slackPart) + (off+slack).Seconds()*countRate) * float64(cmp.Or(cpus, runtime.NumCPU()))
 	var delta [modes]float64
 	for i := range delta {
@@ -109,16 +109,23 @@ func moved(delta, both float64) float64 {
 	return 0
 }
 
-// enough is the fraction of the elapsed time that counters must have gained to
-// be trusted if others decreased or leaped. After a migration, which resets all
-// counters, some may have gained a little.
-const enough = 0.75
+// The fraction of the elapsed time that counters must have gained to be known,
+// and to be trusted if others decreased or leaped. Kernels that count by ticks
+// miss work between two of them, but hardly nine tenths of the time. After a
+// migration, which resets all counters, some may have gained a little.
+const (
+	minCounted = 0.1
+	minTrusted = 0.75
+)
 
-// known reports whether the counters are meaningful: they have gained
-// something, and enough if others decreased or leaped.
+// known reports whether the counters account for enough of the elapsed time.
+// Those of an idle counter that stands still, or of a machine that slept, do not.
 func (g gain) known() bool {
-	odd := g.back > 0 || g.leaped != [modes]bool{}
-	return g.sum > 0 && (!odd || g.sum >= enough*g.time)
+	least := minCounted
+	if g.back > 0 || g.leaped != [modes]bool{} {
+		least = minTrusted
+	}
+	return g.sum > 0 && g.sum >= least*g.time
 }
 
 // totalGain returns the gain of the machine. It is unknown if a CPU went online
@@ -206,10 +213,8 @@ func cores(from, to *sample) []float64 {
 // when it ends, so they miss work between two ticks. But they measure idle time
 // exactly.
 //
-// The result is NaN if the counters contradict the clock, as those of another
-// machine would: if none of them changed, if the CPUs were idle for longer than
-// the elapsed time, or if all counters together account for less than a fifth
-// of it. Work between ticks may be missed, but hardly four fifths of the time.
+// The result is NaN if the CPUs were idle for longer than the elapsed time, as
+// with counters of another machine, or if their number is unknown.
 func busyByClock(from, to *sample) float64 {
 	g := totalGain(from, to)
 	_, off := span(from, to)
@@ -218,18 +223,18 @@ func busyByClock(from, to *sample) float64 {
 		g.back = 0
 	}
 	free := g.mode[idle] + g.mode[iowait]
-	if !g.known() || g.time <= 0 || g.leaped[idle] || g.leaped[iowait] || free > g.time+wrong || g.sum < minCounted*g.time {
+	if !g.known() || to.cpus == 0 || g.time <= 0 || g.leaped[idle] || g.leaped[iowait] || free > g.time+wrong {
 		return math.NaN()
 	}
 	return min(max(0, 100*(1-free/g.time)), 100)
 }
 
-const minCounted = 0.2 // fraction of the elapsed time that the counters must account for
-
-// pressure returns the percentage of time in which some task was waiting for a
+// pressure returns the percentage of time in which runnable tasks waited for a
 // CPU:
 //
 //	100 × Δsome / Δt
+//
+// The kernel averages some over the CPUs, weighted by their busy time.
 func pressure(from, to *sample) float64 {
 	elapsed, off := span(from, to)
 	waited := to.waited - from.waited

@@ -24,18 +24,22 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files of the scripts")
 
 // steady returns a function that computes counters from the clock. They move
-// like those of a machine with a constant CPU utilization. Ticks are shorter
-// than in reality, so that the percentage is exact.
-func steady(percent float64) func(source) sample {
+// like those of a machine with constant percentages of the modes, in the order
+// of /proc/stat. Ticks are shorter than in reality, so that the percentages are
+// exact.
+func steady(percentages []float64) func(source) sample {
 	countRate = 1e9
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	return func(src source) sample {
 		now := sample{moment: moment{at: time.Now()}}
 		ticks := now.at.Sub(start).Seconds() * countRate
-		counters := fmt.Sprintf(" %.0f 0 0 %.0f 0 0 0 0 0 0\n", ticks*percent/100, ticks*(100-percent)/100)
+		counters := ""
+		for _, percent := range percentages {
+			counters += fmt.Sprintf(" %.0f", ticks*percent/100)
+		}
 		switch src {
 		case totals, perCPU:
-			now.stat, _ = parseStat([]byte("cpu "+counters+"cpu0"+counters), src == perCPU)
+			now.stat, _ = parseStat([]byte("cpu "+counters+"\ncpu0"+counters+"\n"), src == perCPU)
 		case averages:
 			now.load = [...]float64{0.5, 0.25, 0.1}
 		default:
@@ -43,6 +47,22 @@ func steady(percent float64) func(source) sample {
 		}
 		return now
 	}
+}
+
+// parsePercentages parses percentages of user, nice, system, idle and so on. Of
+// a single one, the rest is idle.
+func parsePercentages(text string) (percentages []float64, err error) {
+	for field := range strings.FieldsSeq(text) {
+		percent, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			return nil, err
+		}
+		percentages = append(percentages, percent)
+	}
+	if len(percentages) == 1 {
+		percentages = append(percentages, 0, 0, 100-percentages[0])
+	}
+	return percentages, nil
 }
 
 // replaceFile replaces the content of a file atomically.
