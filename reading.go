@@ -129,10 +129,9 @@ func (g gain) known() bool {
 }
 
 // totalGain returns the gain of the machine. It is unknown if a CPU went online
-// or offline, because the kernel's totals then gain or lose everything that
-// this CPU had counted.
+// or offline.
 func totalGain(from, to *sample) gain {
-	if from.set != to.set {
+	if !to.comparable(from) {
 		return gain{}
 	}
 	return gained(from, to, &from.total, &to.total, to.cpus)

@@ -109,6 +109,11 @@ type sample struct {
 	usage  *usage
 }
 
+// comparable reports whether the counters of both samples belong to the same
+// CPUs. The kernel's totals gain or lose everything that a CPU had counted when
+// it goes online or offline.
+func (s *sample) comparable(old *sample) bool { return s.set == old.set }
+
 // A sampler reads the counters for all sessions of the process, at most once
 // per tick however many sessions ask. It keeps a few samples for first replies.
 type sampler struct {
@@ -295,48 +300,49 @@ func (s *sampler) refresh(src source) {
 
 // baseline returns the sample that the first reply of a session starts from:
 // the newest one that is old enough. If all are too young, it waits for the
-// oldest one. If there is none, or all are too old because this process or the
-// machine was suspended, it takes a sample and waits for that. If ctx is done,
-// it waits only for minWindow.
+// oldest one. If there is none, because this process or the machine was
+// suspended or the set of CPUs has changed, it takes a sample and waits for
+// that. If ctx is done, it waits only for minWindow.
 func (s *sampler) baseline(ctx context.Context, src source) *sample {
-	begin, enough := s.recall(src)
+	now := s.sample(ctx, src)
+	if now.err != nil {
+		return now
+	}
+	begin := s.recall(src, now)
 	if begin == nil {
-		if begin = s.sample(ctx, src); begin.err != nil {
-			return begin
-		}
+		begin = now
 		s.record(ctx) // so that the next word does not have to wait, too
 	}
-	if enough {
-		return begin
-	}
-	old := time.NewTimer(s.least - time.Since(begin.at))
-	defer old.Stop()
-	select {
-	case <-old.C:
-	case <-ctx.Done():
-		time.Sleep(min(s.least, minWindow) - time.Since(begin.at))
+	if wait := s.least - time.Since(begin.at); wait > 0 {
+		old := time.NewTimer(wait)
+		defer old.Stop()
+		select {
+		case <-old.C:
+		case <-ctx.Done():
+			time.Sleep(min(s.least, minWindow) - time.Since(begin.at))
+		}
 	}
 	return begin
 }
 
-// recall returns the newest sample in the history that a first reply may start
-// from, or else the oldest one that soon will be old enough; nil if there is
-// none.
-func (s *sampler) recall(src source) (begin *sample, enough bool) {
+// recall returns the newest sample in the history that a first reply at now may
+// start from, or else the oldest one that soon will be old enough; nil if there
+// is none.
+func (s *sampler) recall(src source, now *sample) (begin *sample) {
 	s.mu.Lock()
 	past := s.history[src]
 	s.mu.Unlock()
-	now := time.Now()
+	clock := time.Now()
 	for _, old := range slices.Backward(past) {
-		age := now.Sub(old.at)
+		age := clock.Sub(old.at)
 		// On some systems, the monotonic clock stops while the system sleeps,
 		// so the wall clock is compared, too.
-		if max(age, now.Round(0).Sub(old.at.Round(0))) > s.most {
+		if max(age, clock.Round(0).Sub(old.at.Round(0))) > s.most || !now.comparable(old) {
 			break
 		}
 		if begin = old; age >= s.least {
-			return begin, true
+			break
 		}
 	}
-	return begin, false
+	return begin
 }

@@ -41,6 +41,13 @@ func (k *kernel) reads() [sources]int {
 	return k.count
 }
 
+// plug sets the number of CPUs that are online.
+func (k *kernel) plug(cpus int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.cpus = cpus
+}
+
 func (k *kernel) breakDown(fail error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -203,6 +210,45 @@ func TestFirstAnswerAfterStop(t *testing.T) {
 			t.Errorf("cpu %s, %v after it went on, want %s after a second", got, time.Since(woken), want)
 		}
 	})
+}
+
+// A first reply after a CPU came back does not start from a sample without that CPU.
+func TestFirstAnswerAfterHotplug(t *testing.T) {
+	const ms = time.Millisecond
+	for _, test := range []struct {
+		age, covers, wait time.Duration // age is the time since the CPU came back
+	}{
+		{300 * ms, 1000 * ms, 1000 * ms}, // no sample since then
+		{1300 * ms, 1000 * ms, 1000 * ms},
+		{1700 * ms, 1000 * ms, 600 * ms}, // one sample, which is too young
+		{2700 * ms, 1400 * ms, 0},
+		{3000 * ms, 1700 * ms, 0}, // the newest sample is too young
+		{4000 * ms, 1200 * ms, 0},
+	} {
+		t.Run(test.age.String(), func(t *testing.T) {
+			inBubble(t, 60*time.Second+200*ms, quarter, func(t *testing.T, k *kernel, smp *sampler) {
+				k.plug(1)
+				time.Sleep(3 * time.Second)
+				k.plug(2)
+				time.Sleep(test.age)
+				synctest.Wait()
+				asked := time.Now()
+				c := connect(t, smp)
+				got := c.ask("cpu")
+				answered := time.Now()
+				if wait := answered.Sub(asked); wait != test.wait {
+					t.Errorf("came after %v, want %v", wait, test.wait)
+				}
+				want := k.percent(answered.Add(-test.covers), answered)
+				if got != want {
+					t.Errorf("cpu %s, want %s over %v", got, want, test.covers)
+				}
+				if got := c.ask("cores"); got != want+" "+want {
+					t.Errorf("cores %s, want %s of both CPUs", got, want)
+				}
+			})
+		})
+	}
 }
 
 // When a listener ends, a first reply does not wait longer than necessary.
