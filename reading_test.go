@@ -199,7 +199,7 @@ func statText(total, cpus []counts) []byte {
 func TestManyCPUs(t *testing.T) {
 	var from, to []string
 	var want []string
-	var total counts
+	total := counts{user: 5, idle: 7}
 	for cpu := range 1024 {
 		if cpu%3 == 1 {
 			want = append(want, "nan")
@@ -213,12 +213,12 @@ func TestManyCPUs(t *testing.T) {
 		total[idle] += 100 - busy
 	}
 	want = want[:1024] // CPU 1023 is online
-	a := []byte("cpu 0 0 0 0 0 0 0 0 0 0\n" + strings.Join(from, ""))
+	a := []byte("cpu 5 0 0 7 0 0 0 0 0 0\n" + strings.Join(from, ""))
 	b := fmt.Appendf(nil, "cpu %d 0 0 %d 0 0 0 0 0 0\n%s", total[user], total[idle], strings.Join(to, ""))
 	if got := readAs(coresWord, a, b, time.Second); got != strings.Join(want, " ") {
 		t.Errorf("cores %s", got)
 	}
-	cpu := fmt.Sprintf("%.1f", 100*float64(total[user])/float64(total[user]+total[idle]))
+	cpu := fmt.Sprintf("%.1f", 100*float64(total[user]-5)/float64(total[user]-5+total[idle]-7))
 	for _, w := range []word{cpuWord, busyWord} {
 		if got := readAs(w, a, b, time.Second); got != cpu {
 			t.Errorf("%s %s, want %s", w, got, cpu)
