@@ -10,7 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// A chart is what -g draws: the lines of a time window, as curves.
+// A chart is what -g draws: the lines of a time window, as curves. Later changes
+// do not affect a copy of it.
 type chart struct {
 	title    string
 	pace     string  // the interval, for the caption
@@ -47,7 +48,7 @@ const (
 func (c *chart) add(l line) {
 	n := min(len(l.names), maxCurves)
 	if most := maxNumbers / max(n, 1); len(c.points) >= most {
-		c.points = slices.Delete(c.points, 0, len(c.points)-most*7/8)
+		c.points = c.points[len(c.points)-most*7/8:]
 	}
 	if !slices.Equal(c.names, l.names[:n]) {
 		c.rename(l.names[:n])
@@ -66,17 +67,18 @@ func (c *chart) rename(names []string) {
 	for i, name := range slices.Backward(c.names) { // backward, so that the first of two equal names counts
 		was[name] = i
 	}
-	for i := range c.points {
+	points := make([]point, len(c.points))
+	for i, p := range c.points {
 		values := make([]float64, len(names))
 		for j, name := range names {
 			values[j] = math.NaN()
 			if old, ok := was[name]; ok {
-				values[j] = c.points[i].values[old]
+				values[j] = p.values[old]
 			}
 		}
-		c.points[i].values = values
+		points[i] = point{p.at, values}
 	}
-	c.names = names
+	c.points, c.names = points, names
 }
 
 // gap ends the curves, so that the next point is not connected to them.

@@ -1,15 +1,14 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -17,36 +16,31 @@ import (
 	"golang.org/x/term"
 )
 
-// A graph shows a chart on the controlling terminal. It never blocks its
-// callers: it takes lines at once, and drops pictures if the terminal is too
-// slow.
+// A graph shows a chart on the controlling terminal. Lines never wait for the
+// terminal: only the goroutine that draws does.
 type graph struct {
-	pauses  pauses
-	changed chan struct{} // signals that the chart has changed
-	urgent  chan struct{} // signals that the user has changed it
-	ctrlZ   chan struct{}
-	tstp    chan os.Signal
-	done    chan struct{} // closed when run has returned
+	pauses          pauses
+	quit, interrupt func()        // called when the user presses q or Ctrl-C
+	changed         chan struct{} // signals that the chart has changed
+	ctrlZ           chan struct{}
+	end             chan struct{} // closed to end run
+	done            chan struct{} // closed when run has returned; nil if it was not started
 
-	quit, interrupt func() // called when the user presses q or Ctrl-C
-
-	mu     sync.Mutex // protects the fields below; never held for long
+	mu     sync.Mutex // protects the fields below; never held while drawing
 	chart  chart
 	w, h   int    // size of the last picture
 	stale  bool   // whether the next picture must replace everything on the screen
 	resume func() // ends the pause of the button
 
-	terminal     sync.Mutex // protects the fields below while drawing and while restoring the terminal
-	restoreModes func()     // the modes that the terminal had
-	tty          *boundedTty
-	screen       tcell.Screen
-	shown        *frame // what is on the screen
-	released     bool   // whether the terminal is not taken over now
+	// Set by attach; run uses them.
+	screen tcell.Screen
+	shown  *frame                   // what is on the screen
+	tty    atomic.Pointer[terminal] // nil while the terminal is not taken over
 }
 
 const (
-	linePause = 200 * time.Millisecond // between pictures if a line changes them
-	keyPause  = 20 * time.Millisecond  // if a key changes them
+	framePause = 100 * time.Millisecond // between pictures
+	grace      = 300 * time.Millisecond // for the terminal to take what is left at the end
 )
 
 // checkTerminal returns an error if a chart cannot be drawn on the terminal.
@@ -67,24 +61,22 @@ func newGraph(c chart, rests pauses, quit, interrupt func()) *graph {
 	return &graph{
 		chart:     c,
 		pauses:    rests,
-		changed:   make(chan struct{}, 1),
-		urgent:    make(chan struct{}, 1),
-		ctrlZ:     make(chan struct{}, 1),
-		tstp:      make(chan os.Signal, 1),
 		quit:      quit,
 		interrupt: interrupt,
-		released:  true,
+		changed:   make(chan struct{}, 1),
+		ctrlZ:     make(chan struct{}, 1),
+		end:       make(chan struct{}),
 	}
 }
 
-// open takes over the terminal until close, and draws on it until ctx is done.
-func (g *graph) open(ctx context.Context) error {
-	restoreTerminal = g.releaseTerminal
-	if err := g.takeTerminal(); err != nil {
+// open takes over the terminal and draws on it until close.
+func (g *graph) open() error {
+	restoreTerminal = g.abandon
+	if err := g.takeOver(); err != nil {
 		return err
 	}
 	g.done = make(chan struct{})
-	go func() { defer onPanic(); g.run(ctx) }() // ends with ctx; close waits for it
+	go func() { defer onPanic(); g.run() }() // ends with close
 	if isTerminal(os.Stderr) {
 		stderr.hold(func(message string) {
 			g.change(func(c *chart) { c.message = quoteOdd(message) })
@@ -93,25 +85,38 @@ func (g *graph) open(ctx context.Context) error {
 	return nil
 }
 
-// opening returns a function that adds a line, and opens the graph once every
-// host has replied or failed. Until then, a command may ask for a password.
-func (g *graph) opening(ctx context.Context) func(line) error {
-	return func(l line) error {
-		g.add(l)
-		if g.isOpen() || !l.settled {
-			return nil
-		}
-		return g.open(ctx)
+// show adds a line, and opens the graph once every host has replied or failed.
+// Until then, a command may ask for a password.
+func (g *graph) show(l line) error {
+	g.change(func(c *chart) { c.add(l) })
+	if g.isOpen() || !l.settled {
+		return nil
 	}
+	return g.open()
 }
 
 // isOpen reports whether the graph has been opened.
 func (g *graph) isOpen() bool { return g.done != nil }
 
-func (g *graph) takeTerminal() error {
-	tty, err := tcell.NewDevTty()
+// close draws the last line and gives the terminal back.
+func (g *graph) close() {
+	if !g.isOpen() {
+		return
+	}
+	close(g.end)
+	select {
+	case <-g.done:
+	case <-time.After(grace): // the terminal does not take the picture
+		g.abandon()
+	}
+	stderr.release()
+}
+
+// takeOver takes over the controlling terminal.
+func (g *graph) takeOver() error {
+	dev, err := tcell.NewDevTty()
 	if err == nil {
-		err = g.take(tty, saveModes())
+		err = g.attach(dev, saveTerminal(dev))
 	}
 	if err != nil {
 		return fmt.Errorf("chart: %w", err)
@@ -119,35 +124,61 @@ func (g *graph) takeTerminal() error {
 	return nil
 }
 
-// take takes over a terminal. restore must set the modes that it has now.
-func (g *graph) take(tty tcell.Tty, restore func()) error {
+// attach makes the library take over a terminal. restore must restore it
+// without the library.
+func (g *graph) attach(dev tcell.Tty, restore func(text string)) error {
 	// The library would allocate as many cells as these say before it asks the
 	// terminal, which knows its size.
 	os.Unsetenv("COLUMNS")
 	os.Unsetenv("LINES")
-	bounded := &boundedTty{Tty: tty, watched: make(chan struct{})}
-	defer close(bounded.watched)
-	screen, err := tcell.NewTerminfoScreenFromTty(bounded, tcell.OptNegotiation(false))
+	t := &terminal{Tty: dev, watched: make(chan struct{})}
+	defer close(t.watched)
+	t.release = sync.OnceFunc(func() {
+		t.released.Store(true)
+		restore(leaveScreen)
+	})
+	screen, err := tcell.NewTerminfoScreenFromTty(t, tcell.OptNegotiation(false))
 	if err == nil {
 		err = screen.Init()
 	}
 	if err != nil {
 		return err
 	}
-	go func() { defer onPanic(); g.watch(screen.EventQ()) }() // ends with Fini
+	go func() { defer onPanic(); g.watch(screen.EventQ()) }() // ends with detach
 	screen.HideCursor()
 	screen.EnableMouse(tcell.MouseButtonEvents)
-	g.terminal.Lock()
-	g.tty, g.screen, g.shown, g.released, g.restoreModes = bounded, screen, nil, false, restore
-	g.terminal.Unlock()
+	g.screen, g.shown = screen, nil
+	g.tty.Store(t)
 	g.change(func(c *chart) {
 		c.mono = screen.Colors() < 8
 		c.ascii = !isUTF8(screen.CharacterSet()) || lacksBraille(os.Getenv("TERM"))
 	})
-	if len(suspendSignals) > 0 {
-		signal.Notify(g.tstp, suspendSignals...)
-	}
 	return nil
+}
+
+// detach gives the terminal back.
+func (g *graph) detach() {
+	t := g.tty.Load()
+	ended := make(chan struct{})
+	go func() { // ends with the library's goroutines, or with the process
+		defer close(ended)
+		io.WriteString(t, scrollAll)
+		g.screen.Fini()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(grace): // the library's goroutines may block each other if there is much input
+		t.release()
+	}
+	g.tty.Store(nil)
+}
+
+// abandon restores the terminal if it is taken over, without waiting for what is
+// being drawn.
+func (g *graph) abandon() {
+	if t := g.tty.Load(); t != nil {
+		t.release()
+	}
 }
 
 // isUTF8 reports whether charset is UTF-8, which locales spell in many ways.
@@ -160,69 +191,6 @@ func isUTF8(charset string) bool {
 func lacksBraille(term string) bool {
 	kind, _, _ := strings.Cut(term, "-")
 	return slices.Contains([]string{"linux", "vt100", "vt102", "vt220", "vt320", "wsvt25", "cons25", "sun", "ansi"}, kind)
-}
-
-// releaseTerminal restores the terminal, unless that has been done.
-func (g *graph) releaseTerminal() {
-	g.terminal.Lock()
-	defer g.terminal.Unlock()
-	if g.released {
-		return
-	}
-	g.released = true
-	signal.Stop(g.tstp)
-	io.WriteString(g.tty, scrollAll)
-	ended := make(chan struct{})
-	go func() { // ends with the library's goroutines, or with the process
-		defer close(ended)
-		g.screen.Fini()
-	}()
-	select {
-	case <-ended:
-	case <-time.After(finiTimeout): // its goroutines may block each other if there is much input
-		io.WriteString(g.tty, leaveScreen)
-		g.restoreModes()
-	}
-}
-
-// saveModes returns a function that restores the modes the terminal has now.
-func saveModes() (restore func()) {
-	withTerminal := func(f func(fd int)) {
-		if tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
-			defer tty.Close()
-			f(int(tty.Fd()))
-		}
-	}
-	var modes *term.State
-	withTerminal(func(fd int) { modes, _ = term.GetState(fd) })
-	return func() {
-		if modes != nil {
-			withTerminal(func(fd int) { term.Restore(fd, modes) })
-		}
-	}
-}
-
-const (
-	finiTimeout = 300 * time.Millisecond
-	// leaveScreen is what Fini would write: cursor, margins, keypad and mouse as
-	// before, and the main screen.
-	leaveScreen = "\x1b[?25h\x1b[?1l\x1b>\x1b[m\x1b[?7h\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
-)
-
-// close waits for run, whose ctx must be done, and restores the terminal.
-func (g *graph) close() {
-	if !g.isOpen() {
-		return
-	}
-	<-g.done
-	g.show() // the last line, which run may not have drawn
-	g.releaseTerminal()
-	stderr.release()
-}
-
-// add adds a line to the chart.
-func (g *graph) add(l line) {
-	g.change(func(c *chart) { c.add(l) })
 }
 
 // change changes the chart with f and has it drawn soon.
@@ -241,44 +209,33 @@ func signalTo(ch chan<- struct{}) {
 	}
 }
 
-// run draws the chart until ctx is done.
-func (g *graph) run(ctx context.Context) {
+// run draws the chart until the graph is closed.
+func (g *graph) run() {
 	defer close(g.done)
-	due := time.NewTimer(0)
-	defer due.Stop()
-	drawn, waiting := time.Time{}, true
+	defer g.detach()
 	for {
-		pause := linePause
-		var err error
 		select {
 		case <-g.changed:
-		case <-g.urgent:
-			pause, waiting = keyPause, false
 		case <-g.ctrlZ:
-			err = g.suspend(true)
-		case <-g.tstp:
-			err = g.suspend(false)
-		case <-due.C:
-			waiting = false
-			drawn = time.Now()
-			g.show()
-			continue
-		case <-ctx.Done():
+			if err := g.suspend(); err != nil {
+				say("%v", err)
+				g.quit()
+				<-g.end
+				return
+			}
+		case <-g.end:
+			g.draw() // the last line
 			return
 		}
-		if err != nil {
-			say("%v", err)
-			g.quit()
-			return
-		}
-		if !waiting {
-			waiting = true
-			due.Reset(time.Until(drawn.Add(pause)))
+		g.draw()
+		select {
+		case <-time.After(framePause):
+		case <-g.end:
 		}
 	}
 }
 
-// watch handles the events of a screen until the screen is released. It must not
+// watch handles the events of a screen until the screen is given back. It must not
 // use the screen, which the library keeps locked until the events are read.
 func (g *graph) watch(events <-chan tcell.Event) {
 	for event := range events {
@@ -286,7 +243,6 @@ func (g *graph) watch(events <-chan tcell.Event) {
 			g.quit()
 			break
 		}
-		signalTo(g.urgent)
 	}
 	for range events { // otherwise, Fini would block
 	}
@@ -333,13 +289,13 @@ func (g *graph) isOnButton(x, y int) bool {
 	return y == g.h-1 && x < utf8.RuneCountInString(g.chart.button(g.w))
 }
 
-// suspend restores the terminal and stops the process, or its whole job. When
-// that is continued, it takes over the terminal again.
-func (g *graph) suspend(job bool) error {
-	g.releaseTerminal()
-	suspend(job)
+// suspend gives the terminal back and stops the job. When that is continued, it
+// takes over the terminal again.
+func (g *graph) suspend() error {
+	g.detach()
+	suspend()
 	g.change((*chart).gap)
-	return g.takeTerminal() // the library can resume, too, but may lose the first key
+	return g.takeOver() // the library can resume, too, but may lose the first key
 }
 
 // toggle begins or ends a pause.
@@ -364,40 +320,34 @@ const (
 	conceal      = "\x1b[8m"
 )
 
-// show puts the picture on the screen, unless the terminal has not taken an
-// earlier one yet.
-func (g *graph) show() {
-	g.terminal.Lock()
-	defer g.terminal.Unlock()
-	if g.released || g.tty.isStuck() {
-		return
-	}
+// draw puts the picture on the screen. It waits for the terminal.
+func (g *graph) draw() {
 	w, h := g.screen.Size()
 	g.mu.Lock()
-	f := g.chart.draw(w, h)
-	mono := g.chart.mono
+	c := g.chart
 	stale := g.stale
 	g.w, g.h, g.stale = w, h, false
 	g.mu.Unlock()
-	if lost := g.tty.hasLost(); lost || stale {
+	f := c.draw(w, h)
+	if stale {
 		g.screen.Sync()
 		g.shown = nil
 	}
-	old := g.shown
+	t, old := g.tty.Load(), g.shown
 	fresh := old == nil || old.w != f.w || old.h != f.h
 	if fresh {
-		fmt.Fprintf(g.tty, scrollOthers, f.h-1)
+		fmt.Fprintf(t, scrollOthers, f.h-1)
 	}
 	for at, r := range f.runes {
 		// Most cells have not changed, and setting a cell costs more than
 		// drawing it.
 		if fresh || r != old.runes[at] || f.styles[at] != old.styles[at] {
-			g.screen.SetContent(at%f.w, at/f.w, r, nil, cellStyle(f.styles[at], mono, g.screen.Colors()))
+			g.screen.SetContent(at%f.w, at/f.w, r, nil, cellStyle(f.styles[at], c.mono, g.screen.Colors()))
 		}
 	}
 	g.shown = f
 	g.screen.Show()
-	io.WriteString(g.tty, conceal)
+	io.WriteString(t, conceal)
 }
 
 // redrawAll makes the next picture replace everything on the screen.
@@ -428,112 +378,48 @@ func cellStyle(s style, mono bool, colors int) tcell.Style {
 	return base
 }
 
-// A boundedTty is a terminal on which writes do not block: what it does not
-// take within drainTime is lost. Its size is bounded, too, because it is not
-// under our control.
-type boundedTty struct {
+// A terminal is what the library reads and writes. Its size is bounded, because
+// it is not under our control.
+type terminal struct {
 	tcell.Tty
-	watched chan struct{} // closed once the events are read; until then, Read blocks
-
-	mu        sync.Mutex    // the library writes from several goroutines
-	stuck     chan struct{} // closed when the write that timed out has ended
-	abandoned chan struct{} // closed to end that write early
-	lost      bool          // whether output was lost
+	watched  chan struct{} // closed once the events are read; until then, Read blocks
+	release  func()        // restores the terminal without the library, once
+	released atomic.Bool
 }
 
 const (
-	drainTime           = 100 * time.Millisecond
 	writeSize           = 512 // bytes that are written at a time, so that the rest can be dropped
 	maxColumns, maxRows = 1000, 300
 )
 
-// isStuck reports whether the terminal has not taken an earlier write yet.
-func (t *boundedTty) isStuck() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.pending()
-}
-
-// pending is isStuck for callers that hold t.mu.
-func (t *boundedTty) pending() bool {
-	if t.stuck == nil {
-		return false
-	}
-	select {
-	case <-t.stuck:
-		t.stuck = nil
-		return false
-	default:
-		return true
-	}
-}
-
-// hasLost reports whether output was lost since the last call.
-func (t *boundedTty) hasLost() (lost bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	lost, t.lost = t.lost, false
-	return lost
-}
-
-func (t *boundedTty) Write(text []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.pending() {
-		t.lost = true
-		return len(text), nil
-	}
-	written, abandoned := make(chan struct{}), make(chan struct{})
-	rest := slices.Clone(text)
-	go func() { // ends with the write; one that never ends, with the process
-		defer close(written)
-		for chunk := range slices.Chunk(rest, writeSize) {
-			select {
-			case <-abandoned:
-				return
-			default:
-			}
-			if _, err := t.Tty.Write(chunk); err != nil {
-				return
-			}
+// Write blocks until the terminal has taken text. Once the terminal is released,
+// it drops the rest.
+func (t *terminal) Write(text []byte) (int, error) {
+	for chunk := range slices.Chunk(text, writeSize) {
+		if t.released.Load() {
+			break
 		}
-	}()
-	select {
-	case <-written:
-	case <-time.After(drainTime):
-		t.stuck, t.abandoned, t.lost = written, abandoned, true
+		if n, err := t.Tty.Write(chunk); err != nil {
+			return n, err
+		}
 	}
 	return len(text), nil
 }
 
-// Drain is called before the sequences that restore the terminal are written.
-// It discards a picture that the terminal has not taken yet, to make room for
-// them.
-func (t *boundedTty) Drain() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.pending() {
-		close(t.abandoned)
-		flushTerminal()
-		select {
-		case <-t.stuck:
-		case <-time.After(drainTime):
-			return nil // changing the modes would wait for that write
-		}
-	}
-	return t.Tty.Drain()
-}
-
-func (t *boundedTty) Read(p []byte) (int, error) {
+func (t *terminal) Read(p []byte) (int, error) {
 	<-t.watched
 	return t.Tty.Read(p)
 }
 
-func (t *boundedTty) WindowSize() (tcell.WindowSize, error) {
+func (t *terminal) WindowSize() (tcell.WindowSize, error) {
 	size, err := t.Tty.WindowSize()
 	size.Width, size.Height = min(size.Width, maxColumns), min(size.Height, maxRows)
 	return size, err
 }
+
+// leaveScreen is what the library would write: cursor, margins, keypad and mouse
+// as before, and the main screen.
+const leaveScreen = "\x1b[r\x1b[?25h\x1b[?1l\x1b>\x1b[m\x1b[?7h\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 

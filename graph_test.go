@@ -2,9 +2,9 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,21 +38,22 @@ func (k *keyboard) Write(p []byte) (int, error) {
 
 // The library locks its screen while it waits for keys to be read. The chart must
 // still start and end when much is typed before the q. (After the q, the library's
-// own goroutines may block each other; then releaseTerminal does not wait for them.)
+// own goroutines may block each other; then detach does not wait for them.)
 func TestPasteAtTheBeginning(t *testing.T) {
 	for range 10 {
-		ctx, cancel := context.WithCancel(t.Context())
-		g := newGraph(chart{window: time.Minute, location: time.UTC, least: 100}, make(pauses, 1), cancel, cancel)
+		quit := make(chan struct{})
+		g := newGraph(chart{window: time.Minute, location: time.UTC, least: 100}, make(pauses, 1), func() { close(quit) }, func() {})
 		g.done = make(chan struct{})
 		keys, typed := io.Pipe()
 		go typed.Write(slices.Concat(bytes.Repeat([]byte("0"), 1000), []byte("q"), bytes.Repeat([]byte("0"), 100)))
 		ended := make(chan error, 1)
 		go func() {
-			if err := g.take(&keyboard{keys: keys}, func() {}); err != nil {
+			if err := g.attach(&keyboard{keys: keys}, func(string) {}); err != nil {
 				ended <- err
 				return
 			}
-			g.run(ctx)
+			go g.run()
+			<-quit
 			g.close()
 			ended <- nil
 		}()
@@ -65,6 +66,53 @@ func TestPasteAtTheBeginning(t *testing.T) {
 			t.Fatal("the chart does not end")
 		}
 	}
+}
+
+// Giving the terminal back may block, because its reader is slow. The chart ends anyway.
+func TestBlockedTerminal(t *testing.T) {
+	for _, blocks := range []string{"write", "drain"} {
+		restored := make(chan string, 2)
+		g := newGraph(chart{window: time.Minute, location: time.UTC, least: 100}, make(pauses, 1), func() {}, func() {})
+		tty := &blockedTerminal{keyboard: keyboard{slept: true}, at: blocks, release: make(chan struct{})}
+		var keys *io.PipeWriter
+		tty.keys, keys = io.Pipe()
+		defer keys.Close()
+		defer close(tty.release)
+		if err := g.attach(tty, func(text string) { restored <- text }); err != nil {
+			t.Fatal(err)
+		}
+		tty.blocking.Store(true)
+		g.done = make(chan struct{})
+		go g.run()
+		g.change(func(*chart) {})
+		g.close()
+		g.abandon()
+		if got := <-restored; got != leaveScreen || len(restored) > 0 {
+			t.Errorf("%s blocks: restored %d times more, with %q", blocks, len(restored), got)
+		}
+	}
+}
+
+// A blockedTerminal blocks once it is told to, in Write or in Drain.
+type blockedTerminal struct {
+	keyboard
+	at       string
+	blocking atomic.Bool
+	release  chan struct{}
+}
+
+func (b *blockedTerminal) Write(p []byte) (int, error) {
+	if b.blocking.Load() && b.at == "write" {
+		<-b.release
+	}
+	return len(p), nil
+}
+
+func (b *blockedTerminal) Drain() error {
+	if b.blocking.Load() && b.at == "drain" {
+		<-b.release
+	}
+	return nil
 }
 
 func TestUTF8(t *testing.T) {

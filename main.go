@@ -189,13 +189,12 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 		}
 		g := newGraph(newChart(opt, p.hosts), rests, cancel, cancel)
 		defer g.close()
-		defer cancel()
 		if len(opt.commands) == 0 {
-			if err := g.open(ctx); err != nil {
+			if err := g.open(); err != nil {
 				return err
 			}
 		}
-		show = g.opening(ctx)
+		show = g.show
 		switch {
 		case isOnChart():
 			out.Writer = io.Discard

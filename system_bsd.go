@@ -4,16 +4,11 @@ package main
 
 import (
 	"net"
-	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-var suspendSignals []os.Signal // none: a signal that was caught once no longer stops the process
-
-func suspend(job bool) { syscall.Kill(0, syscall.SIGTSTP) }
-
-func flushOutput(fd uintptr) { unix.IoctlSetPointerInt(int(fd), unix.TIOCFLUSH, unix.TCOFLUSH) }
+// flushOutput discards output that the terminal has not taken yet.
+func flushOutput(fd int) { unix.IoctlSetPointerInt(fd, unix.TIOCFLUSH, unix.TCOFLUSH) }
 
 var setKeepAlive func(fd uintptr, c net.KeepAliveConfig) error

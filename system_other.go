@@ -3,15 +3,21 @@
 package main
 
 import (
+	"io"
 	"net"
 	"os"
+
+	"github.com/gdamore/tcell/v3"
 )
 
-var suspendSignals []os.Signal
+func suspend() {}
 
-func suspend(job bool) {}
-
-func flushTerminal() {}
+func saveTerminal(tty tcell.Tty) (restore func(text string)) {
+	return func(text string) {
+		io.WriteString(tty, text)
+		tty.Stop()
+	}
+}
 
 func lockFile(*os.File) error { return nil }
 

@@ -5,27 +5,55 @@ package main
 import (
 	"math"
 	"os"
+	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
+	"github.com/gdamore/tcell/v3"
 	"golang.org/x/term"
 )
 
-// flushTerminal discards output that the controlling terminal has not shown
-// yet.
-func flushTerminal() {
+// saveTerminal returns a function that gives the controlling terminal the modes
+// that it has now, and the text after what it has shown already. That works
+// even while a write to the terminal is blocked.
+func saveTerminal(tcell.Tty) (restore func(text string)) {
+	var modes *term.State
+	onTerminal(func(_ *os.File, fd int) { modes, _ = term.GetState(fd) })
+	return func(text string) {
+		onTerminal(func(tty *os.File, fd int) {
+			flushOutput(fd)
+			if modes != nil {
+				term.Restore(fd, modes) // also wakes the blocked write
+			}
+			tty.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			tty.WriteString(text)
+		})
+	}
+}
+
+// onTerminal calls f with the controlling terminal, if there is one.
+func onTerminal(f func(tty *os.File, fd int)) {
 	tty, err := os.OpenFile("/dev/tty", os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return
 	}
 	defer tty.Close()
-	if conn, err := tty.SyscallConn(); err == nil {
-		conn.Control(func(fd uintptr) {
-			flushOutput(fd)
-			if modes, err := term.GetState(int(fd)); err == nil {
-				term.Restore(int(fd), modes) // wakes the writer that waits for room
-			}
-		})
+	if conn, err := tty.SyscallConn(); err == nil { // tty.Fd would make it blocking
+		conn.Control(func(fd uintptr) { f(tty, int(fd)) })
+	}
+}
+
+// suspend stops the job of this process until it is continued. It does nothing
+// if no shell could continue it.
+func suspend() {
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, syscall.SIGCONT)
+	defer signal.Stop(continued)
+	syscall.Kill(0, syscall.SIGTSTP)
+	select {
+	case <-continued:
+	case <-time.After(100 * time.Millisecond):
 	}
 }
 
