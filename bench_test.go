@@ -334,7 +334,7 @@ func BenchmarkAnswer(b *testing.B) {
 			s := &session{sampler: still()}
 			conn := &counter{}
 			for b.Loop() {
-				s.take(context.Background(), conn, []byte("cpu"))
+				s.process(context.Background(), conn, []byte("cpu"))
 				if end := *s.last[cpuWord].end; age > 0 {
 					end.at = end.at.Add(-age)
 					s.last[cpuWord].end = &end

@@ -28,6 +28,15 @@ func (c clock) after(n int, now time.Time, late time.Duration) int {
 	return n
 }
 
+// stamp returns the time of tick n by the current wall clock, or now if the tick
+// is later than an interval.
+func (c clock) stamp(n int, now time.Time) time.Time {
+	if off := c.at(n).Sub(now); -off <= c.interval {
+		return now.Add(off)
+	}
+	return now
+}
+
 // pauses pass on each pause of the chart or of --ask to the poller, as a
 // channel that is closed when the pause ends. There is only one sender, and the
 // buffer holds one pause, so sending never blocks.

@@ -15,12 +15,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -28,125 +28,166 @@ const (
 	headTime  = 10 * time.Second // timeout for receiving a request
 	idleTime  = 5 * time.Minute  // between two requests, without -w
 	maxHeader = 8 << 10          // bytes of a header
-	maxLines  = 200              // of a header: each costs far more memory than its bytes
+	maxLines  = 200              // header lines; a parsed line takes far more memory than its bytes
 )
 
-// A web serves the connections that turn out to speak HTTP. It is also the
-// listener of its http.Server, and accepts the connections that are handed over
-// to it.
+// A web serves the connections that turn out to speak HTTP.
 type web struct {
-	*http.Server
+	server      *http.Server
 	sampler     *sampler
 	ratchet     ratchet // of the counters in the metrics
 	connections func() int32
-	ctx         context.Context // of run; the context of a request ends with the input of its client
-
-	conns chan net.Conn
-	done  chan struct{}
-	close func()
-	names []string // allowed in Host, besides addresses
+	ctx         context.Context // server lifetime; r.Context() is canceled when the client half-closes, which must not fail a reading
+	names       []string        // allowed in Host, besides addresses
 }
 
-// sessionKey is the key of the session in the context of a request.
-type sessionKey struct{}
+// connKey is the key of the webConn in the context of a request.
+type connKey struct{}
 
-// newWeb returns a web that allows these host names. Its connections may be
-// idle for the given time, or for idleTime if that is 0. They are counted by
-// the server, whose count connections returns.
-func newWeb(smp *sampler, names []string, idle time.Duration, connections func() int32) *web {
-	w := &web{sampler: smp, connections: connections, conns: make(chan net.Conn), done: make(chan struct{}), names: append(names, "localhost")}
-	w.close = sync.OnceFunc(func() { close(w.done) })
+// newWeb returns a web that allows these host names, and ends with ctx. Its
+// connections may be idle for the given time, or for idleTime if that is 0.
+// They are counted by the server, whose count connections returns.
+func newWeb(ctx context.Context, smp *sampler, names []string, idle time.Duration, connections func() int32) *web {
+	w := &web{ctx: ctx, sampler: smp, connections: connections, names: append(names, "localhost")}
 	if name, err := os.Hostname(); err == nil {
 		w.names = append(w.names, name)
 	}
 	idle = cmp.Or(idle, idleTime)
-	w.Server = &http.Server{
-		Handler:           w,
-		ReadHeaderTimeout: min(headTime, idle),
-		ReadTimeout:       min(headTime, idle),
-		WriteTimeout:      stuckTime,
-		IdleTimeout:       idle,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          log.New(io.Discard, "", 0), // errors of clients are not logged
-		ConnState: func(conn net.Conn, state http.ConnState) {
-			if state == http.StateIdle {
-				conn.(*webConn).lines.Store(0)
-			}
-		},
+	w.server = &http.Server{
+		Handler:                      w,
+		DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout:            min(headTime, idle),
+		ReadTimeout:                  min(headTime, idle),
+		WriteTimeout:                 stuckTime,
+		IdleTimeout:                  idle,
+		MaxHeaderBytes:               maxHeader,
+		ErrorLog:                     log.New(io.Discard, "", 0), // errors of clients are not logged
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			return context.WithValue(ctx, sessionKey{}, conn.(*webConn).session)
+			return context.WithValue(ctx, connKey{}, conn)
 		},
 	}
 	return w
 }
 
-func (w *web) Accept() (net.Conn, error) {
+// run waits until the context of w is done. Then it finishes the pending
+// requests within a short time.
+func (w *web) run() {
+	<-w.ctx.Done()
+	soon, cancel := context.WithTimeout(context.Background(), 2*leaveTime)
+	defer cancel()
+	if w.server.Shutdown(soon) != nil {
+		w.server.Close()
+	}
+}
+
+// handOver serves the connection of a session that found HTTP, in a goroutine
+// of the http.Server. It calls gone when the connection is closed.
+func (w *web) handOver(conn net.Conn, s *session, gone func()) {
+	conn.SetDeadline(time.Time{})
+	one := make(handover, 1)
+	one <- &webConn{Conn: conn, session: s, gone: sync.OnceFunc(gone), empty: true}
+	w.server.Serve(one) // returns at once
+}
+
+// A handover is a listener for one connection.
+type handover chan net.Conn
+
+func (h handover) Accept() (net.Conn, error) {
 	select {
-	case conn := <-w.conns:
+	case conn := <-h:
 		return conn, nil
-	case <-w.done:
+	default:
 		return nil, net.ErrClosed
 	}
 }
 
-func (w *web) Close() error { w.close(); return nil }
-
-func (w *web) Addr() net.Addr { return &net.TCPAddr{} }
-
-// run serves the connections until ctx is done. Then it finishes the pending
-// requests within a short time.
-func (w *web) run(ctx context.Context) {
-	w.ctx = ctx
-	finished := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(finished)
-		soon, cancel := context.WithTimeout(context.Background(), 2*leaveTime)
-		defer cancel()
-		if w.Shutdown(soon) != nil {
-			w.Server.Close()
-		}
-	})
-	w.Serve(w)
-	if !stop() {
-		<-finished
+// Close closes the connection if it has not been accepted, because the server
+// has ended.
+func (h handover) Close() error {
+	if conn, err := h.Accept(); err == nil {
+		conn.Close()
 	}
+	return nil
 }
 
-// take hands over the connection of a session that found HTTP. It calls gone
-// when the connection is closed.
-func (w *web) take(conn net.Conn, s *session, gone func()) {
-	conn.SetDeadline(time.Time{})
-	c := &webConn{Conn: conn, session: s, gone: sync.OnceFunc(gone)}
-	select {
-	case w.conns <- c:
-	case <-w.done:
-		c.Close()
-	}
-}
+func (h handover) Addr() net.Addr { return &net.UnixAddr{} }
 
-// A webConn is a connection whose first bytes have been read already. Its
-// intervals are those of the session that read them.
+// A webConn is a connection of an http.Server. It bounds the number of lines
+// in each header, and skips empty lines before a request. Requests are counted
+// by the session that read its first bytes.
 type webConn struct {
 	net.Conn
 	*session
 	gone  func()
-	lines atomic.Int32 // lines read since the last request ended
+	in    [512]byte // s.begun is a part of it, after the first bytes
+	lines int       // lines of the current header so far
+	empty bool      // its current line is empty so far
+	body  bool      // the rest of the input is the body of the last request
 }
 
-func (c *webConn) Read(p []byte) (int, error) {
-	if len(c.begun) > 0 {
-		n := copy(p, c.begun)
-		c.begun = c.begun[n:]
-		return n, nil
+// Read returns bytes of only one header at a time, because what follows it may
+// be a body.
+func (c *webConn) Read(p []byte) (n int, err error) {
+	for {
+		if c.lines > maxLines {
+			return 0, errManyLines
+		}
+		if len(c.begun) == 0 {
+			if n, err = c.Conn.Read(c.in[:]); n == 0 {
+				return 0, err
+			}
+			c.begun = c.in[:n]
+		}
+		if c.body {
+			n = copy(p, c.begun)
+			c.begun = c.begun[n:]
+			return n, nil
+		}
+		if n = c.readHeader(p); n > 0 {
+			return n, nil
+		}
 	}
-	// It reads little at a time, because the lines of several requests in one
-	// read would all count for one request.
-	n, err := c.Conn.Read(p[:min(len(p), 1<<10)])
-	if c.lines.Add(int32(bytes.Count(p[:n], []byte("\n")))) > maxLines {
-		io.WriteString(c.Conn, "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
-		return 0, errors.New("too many header lines")
+}
+
+// errManyLines is an error that the http.Server does not send to the client,
+// which has got one already.
+var errManyLines = &net.OpError{Op: "read", Err: errors.New("too many header lines")}
+
+// readHeader copies what has arrived of a header to p, without empty lines
+// before it. If it has too many lines, readHeader refuses the request.
+func (c *webConn) readHeader(p []byte) (n int) {
+	for n < len(p) && len(c.begun) > 0 {
+		b := c.begun[0]
+		c.begun = c.begun[1:]
+		if c.lines == 0 && c.empty && (b == '\r' || b == '\n') {
+			continue
+		}
+		p[n] = b
+		n++
+		if b != '\n' {
+			c.empty = c.empty && b == '\r'
+			continue
+		}
+		if c.empty { // the end of the header
+			c.lines = 0
+			return n
+		}
+		c.empty = true
+		if c.lines++; c.lines > maxLines {
+			io.WriteString(c.Conn, "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
+			hangUp(c.Conn)
+			return 0
+		}
 	}
-	return n, err
+	return n
+}
+
+// CloseWrite lets the http.Server wait for a client that is still sending.
+func (c *webConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 func (c *webConn) Close() error {
@@ -156,7 +197,15 @@ func (c *webConn) Close() error {
 
 // ServeHTTP answers one request.
 func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
-	s := r.Context().Value(sessionKey{}).(*session)
+	conn := r.Context().Value(connKey{}).(*webConn)
+	s := conn.session
+	// A proxy sends the requests of several clients over one connection, so
+	// each request has intervals of its own.
+	defer clear(s.last[:])
+	if r.ContentLength != 0 { // no request needs a body
+		conn.body = true
+		out.Header().Set("Connection", "close")
+	}
 	if s.trace != nil {
 		s.trace(fmt.Sprintf("%q", r.Method+" "+r.URL.RequestURI()))
 	}
@@ -171,25 +220,18 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	out.Header().Set("X-Content-Type-Options", "nosniff")
 	out.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
 	path := strings.TrimPrefix(r.URL.Path, "/")
-	reading := word(slices.Index(words[:readings], path))
-	query := r.URL.Query()
+	readings, err := parseReadings(strings.Split(path, ","))
 	switch {
-	case !w.allowedHost(r.Host):
+	case r.Host != "" && !w.allows(hostName(r.Host)): // without a host it is HTTP/1.0, which no browser uses
 		// Otherwise, a web page could read this machine by DNS rebinding,
 		// through a browser that can reach it.
-		refuse(http.StatusForbidden, fmt.Sprintf("host name %q not allowed (use an address, or allow it with --name)", r.Host))
+		refuse(http.StatusForbidden, fmt.Sprintf("host name %q not allowed (use an address, or allow it with --name)", hostName(r.Host)))
+	case r.Method == http.MethodOptions:
+		out.Header().Set("Allow", allowedMethods)
+		out.WriteHeader(http.StatusNoContent)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		out.Header().Set("Allow", "GET, HEAD")
+		out.Header().Set("Allow", allowedMethods)
 		refuse(http.StatusMethodNotAllowed, "method not allowed (use GET or HEAD)")
-	case reading >= 0 && query.Has("interval"):
-		interval, err := parseInterval(query.Get("interval"))
-		if err != nil {
-			refuse(http.StatusBadRequest, fmt.Sprintf("invalid interval %q: %v", query.Get("interval"), err))
-			return
-		}
-		w.stream(out, r, s, reading, interval)
-	case reading >= 0:
-		w.send(out, w.line(s, reading), plainText)
 	case path == "metrics":
 		s.scrapes++
 		setKind(out, "text/plain; version=0.0.4; charset=utf-8")
@@ -199,12 +241,70 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	case path == "" && strings.Contains(r.Header.Get("Accept"), "text/html"):
 		out.Header().Set("Content-Security-Policy", pagePolicy())
 		out.Header().Set("Referrer-Policy", "no-referrer")
-		w.send(out, page, "text/html; charset=utf-8")
+		setKind(out, "text/html; charset=utf-8")
+		out.Write(page)
 	case path == "":
-		w.send(out, []byte(strings.Join(paths(), "\n")+"\n"), plainText)
-	default:
+		setKind(out, plainText)
+		io.WriteString(out, strings.Join(paths(), "\n")+"\n")
+	case err != nil && !strings.Contains(path, ","):
 		refuse(http.StatusNotFound, "not found (known: "+strings.Join(paths(), ", ")+")")
+	case err != nil:
+		refuse(http.StatusBadRequest, err.Error())
+	default:
+		q, err := parseQuery(r.URL.RawQuery)
+		if err != nil {
+			refuse(http.StatusBadRequest, err.Error())
+			return
+		}
+		setKind(out, plainText)
+		lines := printer{w: out, header: q.header}
+		if q.time {
+			lines.timeFormat = timeFormat(q.interval)
+		}
+		if q.stream {
+			w.stream(out, r, s, readings, q.interval, &lines)
+			return
+		}
+		l, failed := w.read(s, readings)
+		if len(failed) > 0 {
+			refuse(http.StatusServiceUnavailable, failed[0].Error())
+			return
+		}
+		l.at = time.Now()
+		lines.print(l)
 	}
+}
+
+const allowedMethods = "GET, HEAD, OPTIONS"
+
+// A lineQuery is the part of a request for readings after the question mark.
+type lineQuery struct {
+	stream       bool
+	interval     time.Duration
+	time, header bool // count by presence
+}
+
+func parseQuery(text string) (q lineQuery, err error) {
+	fields, err := url.ParseQuery(text)
+	if err != nil {
+		return q, fmt.Errorf("invalid query %q (known: interval, time, header)", text)
+	}
+	for name, values := range fields {
+		switch name {
+		case "interval":
+			q.stream = true
+			if q.interval, err = parseInterval(values[0]); err != nil {
+				return q, fmt.Errorf("invalid interval %q: %w", values[0], err)
+			}
+		case "time":
+			q.time = true
+		case "header":
+			q.header = true
+		default:
+			return q, fmt.Errorf("unknown query %q (known: interval, time, header)", name)
+		}
+	}
+	return q, nil
 }
 
 const plainText = "text/plain; charset=utf-8"
@@ -235,19 +335,28 @@ var pagePolicy = sync.OnceValue(func() string {
 		"; connect-src 'self'; img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 })
 
-// line returns the session's reply to a word, which may be an error line.
-func (w *web) line(s *session, reading word) []byte {
-	s.answer(w.ctx, reading)
-	text := s.unsent
-	s.unsent = nil
-	return text
+// read returns the readings as a line. The columns of those that failed are
+// nan.
+func (w *web) read(s *session, readings []word) (l line, failed []error) {
+	for _, reading := range readings {
+		text, err := s.reply(w.ctx, reading)
+		if err != nil {
+			failed = append(failed, err)
+			l.add("", []word{reading}, nil, 0)
+			continue
+		}
+		columns := strings.Fields(string(text))
+		l.add("", []word{reading}, [][]string{columns}, len(columns))
+		l.answered = true
+	}
+	return l, failed
 }
 
 // stream sends a line every interval, without buffering, until the client
 // disconnects or stops reading, or w.ctx is done. An interval of 0 means
 // minWindow, in which there always is something new.
-func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, reading word, interval time.Duration) {
-	setKind(out, plainText)
+func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readings []word, interval time.Duration, lines *printer) {
+	out.Header().Set("X-Accel-Buffering", "no") // nginx must not buffer either
 	if r.Method == http.MethodHead {
 		return
 	}
@@ -262,20 +371,16 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 		case <-w.ctx.Done():
 			return
 		}
+		l, failed := w.read(s, readings)
+		l.at = c.stamp(n, time.Now())
 		conn.SetWriteDeadline(time.Now().Add(stuckTime))
-		if _, err := out.Write(w.line(s, reading)); err != nil || conn.Flush() != nil {
+		for _, err := range failed {
+			fmt.Fprintf(out, "error: %v\n", err)
+		}
+		if l.answered && lines.print(l) != nil || conn.Flush() != nil {
 			return
 		}
 	}
-}
-
-// send sends text, with status 503 if it is an error line.
-func (w *web) send(out http.ResponseWriter, text []byte, kind string) {
-	setKind(out, kind)
-	if bytes.HasPrefix(text, []byte("error: ")) {
-		out.WriteHeader(http.StatusServiceUnavailable)
-	}
-	out.Write(text)
 }
 
 // setKind sets the headers that every reading, page and scrape has.
@@ -284,21 +389,20 @@ func setKind(out http.ResponseWriter, kind string) {
 	out.Header().Set("Cache-Control", "no-store")
 }
 
-// allowedHost reports whether the host of a request is an address or an allowed
-// name.
-func (w *web) allowedHost(host string) bool {
-	if host == "" { // HTTP/1.0, which no browser uses
-		return true
-	}
-	if name, port, err := net.SplitHostPort(host); err == nil {
-		if strings.Trim(port, "0123456789") != "" {
-			return false
-		}
-		host = name
+// hostName returns the host of a request without its port and brackets.
+func hostName(host string) string {
+	if name, port, err := net.SplitHostPort(host); err == nil && strings.Trim(port, "0123456789") == "" {
+		return name
 	}
 	if inner, ok := strings.CutPrefix(host, "["); ok {
-		host = strings.TrimSuffix(inner, "]")
+		return strings.TrimSuffix(inner, "]")
 	}
+	return host
+}
+
+// allows reports whether the host of a request is an address or an allowed
+// name.
+func (w *web) allows(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return true
 	}

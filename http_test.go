@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,13 +21,25 @@ import (
 // fetch sends text unchanged and returns everything it receives.
 func fetch(t *testing.T, addr, text string) string {
 	t.Helper()
+	return fetchInPieces(t, addr, text, 1<<20)
+}
+
+// fetchInPieces writes the text in pieces of that size.
+func fetchInPieces(t *testing.T, addr, text string, size int) string {
+	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	go io.WriteString(conn, text)
+	go func() { // ends with the connection
+		for piece := range slices.Chunk([]byte(text), size) {
+			if _, err := conn.Write(piece); err != nil {
+				return
+			}
+		}
+	}()
 	got, _ := io.ReadAll(conn)
 	return string(got)
 }
@@ -53,9 +67,12 @@ func TestHTTP(t *testing.T) {
 		{"nor this", get("127.0.0.1.:5000", "/cpu"), "403 Forbidden", ""},
 		{"no name", get(":5000", "/cpu"), "403 Forbidden", ""},
 		{"foreign host", get("evil.example", "/cpu"), "403 Forbidden", "error: host name \"evil.example\" not allowed (use an address, or allow it with --name)\n"},
-		{"foreign host, metrics", get("evil.example:5000", "/metrics"), "403 Forbidden", "error: host name \"evil.example:5000\" not allowed (use an address, or allow it with --name)\n"},
+		{"foreign host, metrics", get("evil.example:5000", "/metrics"), "403 Forbidden", "error: host name \"evil.example\" not allowed (use an address, or allow it with --name)\n"},
 		{"no host in 1.1", fetch(t, addr, "GET /cpu HTTP/1.1\r\n\r\n"), "400 Bad Request", ""},
 		{"post", fetch(t, addr, "POST /cpu HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\ncpu"), "405 Method Not Allowed", "error: method not allowed (use GET or HEAD)\n"},
+		{"options", fetch(t, addr, "OPTIONS / HTTP/1.0\r\n\r\n"), "204 No Content\r\nAllow: GET, HEAD, OPTIONS\r\n", ""},
+		{"options *", fetch(t, addr, "OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), "204 No Content\r\nAllow: GET, HEAD, OPTIONS\r\n", ""},
+		{"options *, foreign host", fetch(t, addr, "OPTIONS * HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"), "403 Forbidden", ""},
 		{"head", fetch(t, addr, "HEAD /cpu HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), "200 OK", ""},
 		{"0.9", fetch(t, addr, "GET /cpu\r\n\r\n"), "400 Bad Request", ""},
 		{"a megabyte of headers", fetch(t, addr, "GET /cpu HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 1<<20)+"\r\n\r\n"), "431 Request Header Fields Too Large", ""},
@@ -69,6 +86,29 @@ func TestHTTP(t *testing.T) {
 		} else if test.name == "head" && body != "" {
 			t.Errorf("HEAD got the body %q", body)
 		}
+	}
+	// A line may have several readings, and what -t and -H print.
+	for target, want := range map[string]string{
+		"/cpu,load":             "200 37.5 3.00 2.00 1.00\n",
+		"/load%2Ccpu":           "200 3.00 2.00 1.00 37.5\n",
+		"/cores?header":         "200 # cpu0 cpu1\n50.0 25.0\n",
+		"/cpu,load?header=0":    "200 # cpu load1 load5 load15\n37.5 3.00 2.00 1.00\n",
+		"/cpu,cpu":              "400 error: reading cpu given twice\n",
+		"/cpu,":                 "400 error: unknown reading \"\" (choose from cpu, cores, modes, load, busy, pressure, cgroup)\n",
+		"/cpu,bye":              "400 error: unknown reading \"bye\" (choose from cpu, cores, modes, load, busy, pressure, cgroup)\n",
+		"/cpu?intervall=1":      "400 error: unknown query \"intervall\" (known: interval, time, header)\n",
+		"/cpu?x":                "400 error: unknown query \"x\" (known: interval, time, header)\n",
+		"/cpu?time;header":      "400 error: invalid query \"time;header\" (known: interval, time, header)\n",
+		"/?read=cpu&x":          "200 " + strings.Join(paths(), "\n") + "\n",
+		"/metrics,cpu?interval": "400 error: unknown reading \"metrics\" (choose from cpu, cores, modes, load, busy, pressure, cgroup)\n",
+	} {
+		head, body, _ := strings.Cut(get("localhost", target), "\r\n\r\n")
+		if got := head[len("HTTP/1.1 "):][:4] + body; got != want {
+			t.Errorf("%s: %q, want %q", target, got, want)
+		}
+	}
+	if got := get("localhost", "/cpu?time&header"); !regexp.MustCompile(`\r\n\r\n# time cpu\n\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z 37\.5\n$`).MatchString(got) {
+		t.Errorf("with the time: %q", got)
 	}
 	// Input that is not HTTP is read as words, unchanged.
 	if got := fetch(t, addr, "GETcpu\ncpu bye"); !strings.HasPrefix(got, `error: unknown word "GETcpu"`) || !strings.HasSuffix(got, stillCPU) {
@@ -86,9 +126,9 @@ func TestHTTP(t *testing.T) {
 // connection and a function that ends the server.
 func webInMemory(t *testing.T, smp *sampler) (open func() net.Conn, end func()) {
 	srv := &server{sampler: smp, maxConns: 10}
-	srv.web = newWeb(srv.sampler, nil, 0, srv.serving.Load)
 	ctx, cancel := context.WithCancel(t.Context())
-	srv.running.Go(func() { srv.web.run(ctx) })
+	srv.web = newWeb(ctx, srv.sampler, nil, 0, srv.serving.Load)
+	srv.running.Go(srv.web.run)
 	open = func() net.Conn {
 		client, server := net.Pipe()
 		srv.running.Add(1)
@@ -100,37 +140,75 @@ func webInMemory(t *testing.T, smp *sampler) (open func() net.Conn, end func()) 
 	return open, func() { cancel(); srv.running.Wait() }
 }
 
-// Each HTTP connection has its own intervals, like any other connection.
-func TestHTTPIntervals(t *testing.T) {
-	inBubble(t, 60300*time.Millisecond, func(_, tick int) bool { return tick%7 < tick%3 }, func(t *testing.T, k *kernel, smp *sampler) {
-		open, end := webInMemory(t, smp)
-		defer end()
-		connect := func() (get func() string) {
-			client := open()
-			in := bufio.NewReader(client)
-			return func() string {
-				io.WriteString(client, "GET /cpu HTTP/1.1\r\nHost: localhost\r\n\r\n")
-				resp, err := http.ReadResponse(in, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				body, _ := io.ReadAll(resp.Body)
-				return strings.TrimSpace(string(body))
+// Every request gets one response, whatever is in bodies, before requests or in the
+// same packet.
+func TestOneResponse(t *testing.T) {
+	addr, _ := serving(t, &server{})
+	const get, last = "GET /cpu HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET /cpu HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+	body := strings.Repeat("\r\n", 300)
+	header := func(lines int) string {
+		return "GET /cpu HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("x: y\r\n", lines-2) + "\r\n"
+	}
+	for _, test := range []struct {
+		name, send string
+		ok         int
+		then       string
+	}{
+		{"kept open", get + get + last, 3, ""},
+		{"empty lines before", "\r\n\n" + last, 1, ""},
+		{"empty lines between", get + "\r\n\r\n\n" + get + "\r\n" + last, 3, ""},
+		{"GET with a body", "GET /cpu HTTP/1.1\r\nHost: localhost\r\nContent-Length: 600\r\n\r\n" + body, 1, ""},
+		{"POST with a body", "POST /cpu HTTP/1.1\r\nHost: localhost\r\nContent-Length: 600\r\n\r\n" + body, 0, "405"},
+		{"chunks", "GET /cpu HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("2\r\nab\r\n", 150) + "0\r\n\r\n", 1, ""},
+		{"long headers", strings.Repeat(header(maxLines), 10) + last, 11, ""},
+		{"too many lines", header(maxLines) + header(maxLines+1) + last, 1, "431"},
+		{"many more", header(maxLines * 4), 0, "431"},
+	} {
+		for _, size := range []int{1, 100, len(test.send)} {
+			got := fetchInPieces(t, addr, test.send, size)
+			codes := regexp.MustCompile(`HTTP/1\.1 (\d+)`).FindAllString(got, -1)
+			want := slices.Repeat([]string{"HTTP/1.1 200"}, test.ok)
+			if test.then != "" {
+				want = append(want, "HTTP/1.1 "+test.then)
+			}
+			if !slices.Equal(codes, want) {
+				t.Errorf("%s, %d bytes at a time: %q, want %q", test.name, size, codes, want)
 			}
 		}
-		one, two := connect(), connect()
-		first := one()
-		begin := time.Now()
-		if got := one(); got != first {
-			t.Errorf("asked again at once: %s, want %s", got, first)
+	}
+}
+
+// A proxy sends the requests of several clients over one connection, so no request
+// depends on the one before.
+func TestHTTPIntervals(t *testing.T) {
+	inBubble(t, 60300*time.Millisecond, func(_, tick int) bool { return tick%700 < tick%300 }, func(t *testing.T, k *kernel, smp *sampler) {
+		open, end := webInMemory(t, smp)
+		defer end()
+		client := open()
+		in := bufio.NewReader(client)
+		get := func() string {
+			io.WriteString(client, "GET /cpu HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			resp, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(resp.Body)
+			return strings.TrimSpace(string(body))
 		}
-		time.Sleep(350 * time.Millisecond)
-		two()
-		time.Sleep(350 * time.Millisecond)
-		two()
-		if got, want := one(), k.percent(begin, time.Now()); got != want {
-			t.Errorf("%s, want the %s since its own last answer", got, want)
+		for range 20 {
+			begin := time.Now()
+			get()
+			time.Sleep(730 * time.Millisecond)
+			want := connect(t, smp).ask("cpu") // a first reply
+			if want == k.percent(begin, time.Now()) {
+				continue
+			}
+			if got := get(); got != want {
+				t.Errorf("%s, want %s, as for another client", got, want)
+			}
+			return
 		}
+		t.Error("every interval has the same reading")
 	})
 }
 
@@ -179,7 +257,7 @@ func TestMetricsWithoutLoad(t *testing.T) {
 			}
 			return s
 		}}
-		got := metricsOf(newWeb(smp, nil, 0, new(server).serving.Load))
+		got := metricsOf(newWeb(t.Context(), smp, nil, 0, new(server).serving.Load))
 		if !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") || strings.Contains(got, "node_pressure") {
 			t.Errorf("%v: %s", failure, got)
 		}
@@ -265,6 +343,56 @@ func TestStream(t *testing.T) {
 	})
 }
 
+// A stream of several readings prints what -t and -H print. If a reading fails, there
+// is an error line, and its columns are nan; if all fail, there is only that.
+func TestStreamOfSeveral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cpus atomic.Int32
+		cpus.Store(1)
+		smp := newSampler()
+		smp.ask = func(src source) sample {
+			s := sample{moment: moment{at: time.Now()}, load: [3]float64{1, 2, 3}}
+			if src == groups || cpus.Load() == 0 {
+				s.err = errors.New("broken")
+			}
+			for i := range int(cpus.Load()) {
+				s.rows = append(s.rows, row{i, counts{idle: uint64(time.Now().UnixMilli() / 10)}})
+			}
+			return s
+		}
+		open, end := webInMemory(t, smp)
+		defer end()
+		time.Sleep(300 * time.Millisecond)
+		client := open()
+		io.WriteString(client, "GET /load,cores,cgroup?time&header&interval=2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(client), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(resp.Body)
+		expect := func(want string) {
+			t.Helper()
+			if got, err := lines.ReadString('\n'); got != want+"\n" {
+				t.Errorf("%q, %v, want %q", got, err, want)
+			}
+		}
+		expect("error: cgroup: broken")
+		expect("# time load1 load5 load15 cpu0 cgroup throttled")
+		expect("2000-01-01T00:00:00Z 1.00 2.00 3.00 0.0 nan nan")
+		expect("error: cgroup: broken")
+		expect("2000-01-01T00:00:02Z 1.00 2.00 3.00 0.0 nan nan")
+		cpus.Store(2)
+		expect("error: cgroup: broken")
+		expect("# time load1 load5 load15 cpu0 cpu1 cgroup throttled")
+		expect("2000-01-01T00:00:04Z 1.00 2.00 3.00 0.0 nan nan nan")
+		cpus.Store(0)
+		expect("error: cannot read load averages: broken")
+		expect("error: cannot read CPU counters: broken")
+		expect("error: cgroup: broken")
+		expect("error: cannot read load averages: broken")
+	})
+}
+
 // A client that stops reading is disconnected, as without HTTP.
 func TestStreamStuck(t *testing.T) {
 	inBubble(t, time.Minute, quarter, func(t *testing.T, k *kernel, smp *sampler) {
@@ -298,7 +426,7 @@ func TestStreamRequests(t *testing.T) {
 			t.Errorf("interval %q: %q", query, got)
 		}
 	}
-	if got := ask("HEAD /cpu?interval=1 HTTP/1.1"); !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(got, "\r\n\r\n") {
+	if got := ask("HEAD /cpu?interval=1 HTTP/1.1"); !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || !strings.Contains(got, "\r\nX-Accel-Buffering: no\r\n") || !strings.HasSuffix(got, "\r\n\r\n") {
 		t.Errorf("HEAD: %q", got)
 	}
 	if got := ask("GET /nothing?interval=1 HTTP/1.1"); !strings.HasPrefix(got, "HTTP/1.1 404 ") {

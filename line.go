@@ -79,6 +79,15 @@ type printer struct {
 	names      []string
 }
 
+// timeFormat returns the format of the time in front of lines that are this far
+// apart, or on request if that is 0.
+func timeFormat(interval time.Duration) string {
+	if interval < time.Second {
+		return "2006-01-02T15:04:05.000Z"
+	}
+	return "2006-01-02T15:04:05Z"
+}
+
 // print writes l with one write and without delay, because a reader may be
 // waiting for it.
 func (p *printer) print(l line) error {

@@ -270,30 +270,36 @@ func (srv *server) refuse(conn net.Conn) {
 	})
 }
 
-// beginsHTTP reads for a short time, until it is clear whether the client
-// speaks HTTP.
+// beginsHTTP reads for a short time, and reports whether the client speaks
+// HTTP.
 func beginsHTTP(conn net.Conn) bool {
 	conn.SetReadDeadline(time.Now().Add(leaveTime / 4))
+	scan := scanner{http: true}
 	var in [16]byte // longer than any method
-	for n := 0; ; {
-		got, err := conn.Read(in[n:])
-		n += got
-		if http, decided := speaksHTTP(in[:n]); decided || err != nil {
-			return http
+	for {
+		n, readErr := conn.Read(in[:])
+		for _, b := range in[:n] {
+			w, err := scan.next(b)
+			if err != nil || w != noWord {
+				return err == errHTTP
+			}
+		}
+		if readErr != nil {
+			return false
 		}
 	}
 }
 
 // attend serves one connection, in its own goroutine.
 func (srv *server) attend(ctx context.Context, conn net.Conn) error {
-	s := &session{sampler: srv.sampler, idle: srv.idle, http: srv.web != nil}
+	s := &session{sampler: srv.sampler, idle: srv.idle, scan: scanner{http: srv.web != nil}}
 	srv.log(conn, "connected")
 	if srv.verbose > 1 {
 		s.trace = func(request string) { srv.log(conn, "%s", request) }
 	}
 	err := s.serve(ctx, conn)
 	if err == errHTTP {
-		srv.web.take(conn, s, func() { srv.leave(conn, s, nil) })
+		srv.web.handOver(conn, s, func() { srv.leave(conn, s, nil) })
 		return nil
 	}
 	srv.leave(conn, s, err)

@@ -42,9 +42,9 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 		srv.sampler = still()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	srv.web = newWeb(srv.sampler, []string{"example.test"}, srv.idle, srv.serving.Load)
+	srv.web = newWeb(ctx, srv.sampler, []string{"example.test"}, srv.idle, srv.serving.Load)
 	var helpers sync.WaitGroup
-	helpers.Go(func() { srv.web.run(ctx) })
+	helpers.Go(srv.web.run)
 	ended := make(chan error, 1)
 	go func() { ended <- srv.serve(ctx, ln) }()
 	end = sync.OnceFunc(func() {

@@ -171,7 +171,10 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 		defer pipe.Close()
 		go watchReader(pipe, cancel)
 	}
-	lines := printer{w: &out, header: opt.header, timeFormat: timeFormat(opt)}
+	lines := printer{w: &out, header: opt.header}
+	if opt.time {
+		lines.timeFormat = timeFormat(p.interval)
+	}
 	var sum summary
 	show := func(line) error { return nil }
 	p.emit = func(l line) error {
@@ -265,18 +268,6 @@ func hint(host string) string {
 	return ""
 }
 
-// timeFormat returns the format of the time before the columns, or "" without
-// -t.
-func timeFormat(opt *options) string {
-	switch {
-	case !opt.time:
-		return ""
-	case opt.interval.Duration < time.Second || opt.read.stdin:
-		return "2006-01-02T15:04:05.000Z"
-	}
-	return "2006-01-02T15:04:05Z"
-}
-
 // listen serves this machine's readings until ctx is done.
 func listen(ctx context.Context, opt *options) error {
 	addr := opt.addresses[0]
@@ -304,13 +295,13 @@ func listen(ctx context.Context, opt *options) error {
 	// up.
 	debug.SetGCPercent(20)
 
-	srv.web = newWeb(srv.sampler, append(opt.names, addr.host), srv.idle, srv.serving.Load)
 	background, stop := context.WithCancel(ctx)
+	srv.web = newWeb(background, srv.sampler, append(opt.names, addr.host), srv.idle, srv.serving.Load)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer stop()
 	helpers.Go(func() { srv.sampler.run(background) })
-	helpers.Go(func() { srv.web.run(background) })
+	helpers.Go(srv.web.run)
 	if addr.network == stdio {
 		return srv.serveStdio(ctx, newDuplex(os.Stdin, os.Stdout, addr.String()))
 	}

@@ -90,7 +90,7 @@ func (p *poller) poll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		at, deadline := c.at(tick), time.Time{}
+		var deadline time.Time
 		if !patient && (lines > 0 || !p.mayTakeLonger()) {
 			deadline = latest(c.at(tick+1), time.Now().Add(p.interval/2)) // at least half an interval, even if the tick began late
 		}
@@ -98,8 +98,8 @@ func (p *poller) poll(ctx context.Context) error {
 		if !ok {
 			return errEnd
 		}
-		if off := at.Sub(l.at); p.interval > 0 && -off <= p.interval {
-			l.at = l.at.Add(off) // the time of the tick by the current wall clock
+		if p.interval > 0 {
+			l.at = c.stamp(tick, l.at)
 		}
 		if err := p.emit(l); err != nil {
 			return err

@@ -26,7 +26,7 @@ func TestCorpus(t *testing.T) {
 		smp := newSampler()
 		smp.record(context.Background())
 		c := connect(t, smp)
-		w := newWeb(smp, nil, 0, new(server).serving.Load)
+		w := newWeb(t.Context(), smp, nil, 0, new(server).serving.Load)
 		for word := range readings {
 			c.ask(word.String())
 		}

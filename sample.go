@@ -35,7 +35,8 @@ func (w word) String() string { return words[w] }
 
 const maxWords = 64 // in one request; their replies fit into every buffer
 
-// parseReadings returns the readings with these names. bye is not a reading.
+// parseReadings returns the readings with these names, which must differ. bye
+// is not a reading.
 func parseReadings(names []string) ([]word, error) {
 	if len(names) > maxWords {
 		return nil, fmt.Errorf("too many readings (limit %d)", maxWords)
@@ -45,6 +46,9 @@ func parseReadings(names []string) ([]word, error) {
 		w := slices.Index(words[:readings], name)
 		if w < 0 {
 			return nil, fmt.Errorf("unknown reading %q (choose from %s)", name, strings.Join(words[:readings], ", "))
+		}
+		if slices.Contains(ws[:i], word(w)) {
+			return nil, fmt.Errorf("reading %s given twice", name)
 		}
 		ws[i] = word(w)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -25,22 +24,6 @@ const (
 // methods are the HTTP methods.
 var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"}
 
-// speaksHTTP reports whether the first bytes from a client are an HTTP method
-// and a space. decided is false while more bytes are needed to tell. For a
-// word, one byte is enough, because no word begins with a capital letter.
-func speaksHTTP(begin []byte) (http, decided bool) {
-	method, _, ended := bytes.Cut(begin, []byte(" "))
-	for _, m := range methods {
-		switch {
-		case ended && m == string(method):
-			return true, true
-		case !ended && strings.HasPrefix(m, string(begin)):
-			return false, false
-		}
-	}
-	return false, true
-}
-
 // errHTTP means that the client speaks HTTP.
 var errHTTP = errors.New("speaks HTTP")
 
@@ -52,72 +35,124 @@ const noWord word = -1
 // A scanner finds the words in the input of a client. It takes one byte at a
 // time, so that packet boundaries do not matter.
 type scanner struct {
-	token [maxToken]byte // input since the last word or newline
-	n     int
-	skip  bool // the token has been reported; the rest of its line is ignored
+	token   [maxToken]byte // input since the last word or line end, without white space
+	n       int            // length of token
+	command int            // length of the incomplete telnet command that follows token[:n]
+	begin   int            // of the last word in token, if the line is dropped
+	drop    bool           // the token has been reported; the rest of its line is dropped
+	http    bool           // the first word may be an HTTP method
 }
 
 // next takes one byte. It returns the word that is complete with it, or an
-// error if it ends an unknown word.
+// error if it ends an unknown word. The error is errHTTP if the first word is
+// an HTTP method.
 func (s *scanner) next(b byte) (word, error) {
-	blank := b == ' ' || b == '\t' || b == '\r' || b == '\n'
-	var err error
-	if blank {
-		err = s.end()
+	if s.negotiates(b) {
+		return noWord, s.overflow()
 	}
-	if b == '\n' {
-		s.n, s.skip = 0, false
+	switch b {
+	case '\r', '\n':
+		err := s.finish()
+		s.n, s.begin, s.drop = 0, 0, false
 		return noWord, err
-	}
-	if blank && s.n == 0 {
-		return noWord, nil
+	case ' ', '\t', 0:
+		if s.http && b == ' ' && slices.Contains(methods, s.text()) {
+			return noWord, errHTTP
+		}
+		err := s.finish()
+		s.begin = s.n
+		return noWord, err
 	}
 	s.token[s.n] = b
 	s.n++
-	if !s.skip {
-		for w, name := range words {
-			if string(s.token[:s.n]) == name {
-				s.n = 0
-				return word(w), nil
-			}
+	for w, name := range words {
+		if string(s.token[s.begin:s.n]) == name && (!s.drop || word(w) == byeWord) {
+			s.n, s.http = 0, false
+			return word(w), nil
 		}
 	}
-	if s.full() {
-		return noWord, cmp.Or(err, s.end())
-	}
-	return noWord, err
+	return noWord, s.overflow()
 }
 
-// end ends a token, at white space, at the maximum length or at the end of
-// input. It returns an error if the token is an unknown word that has not been
-// reported.
-func (s *scanner) end() error {
-	if s.n == 0 || s.skip {
+// The commands of telnet that matter here. A command is IAC and a byte from SE
+// to IAC. An option follows WILL, WONT, DO and DONT, which are between SB and
+// IAC, and data up to IAC SE follows SB.
+const (
+	telnetSE  = 240
+	telnetSB  = 250
+	telnetIAC = 255
+)
+
+// negotiates reports whether b belongs to a telnet command, which is skipped.
+// IAC before anything else is a byte of the token.
+func (s *scanner) negotiates(b byte) bool {
+	if s.command == 0 && b != telnetIAC {
+		return false
+	}
+	s.token[s.n+s.command] = b
+	s.command++
+	command := s.token[s.n : s.n+s.command]
+	length := len(command)
+	switch {
+	case length == 1:
+	case length == 2 && b < telnetSE:
+		s.n++
+		s.command = 0
+		return false
+	case length == 2 && (b < telnetSB || b == telnetIAC),
+		length == 3 && command[1] != telnetSB,
+		length > 3 && command[length-2] == telnetIAC && b == telnetSE:
+		s.command = 0
+	case length > 3 && command[length-2] == telnetIAC && b == telnetIAC:
+		command[length-2] = 0 // the two are one byte of data
+		s.command--
+	}
+	return true
+}
+
+// finish ends a word, at white space, at the maximum length or at the end of
+// input. It returns an error if the word is unknown and its line is not dropped
+// already.
+func (s *scanner) finish() error {
+	if s.command == 1 { // the input ended after IAC
+		s.n, s.command = s.n+1, 0
+	}
+	if s.n == 0 || s.drop {
 		return nil
 	}
-	s.skip = true
-	return fmt.Errorf("unknown word %q (known: %s)", s.token[:s.n], strings.Join(words[:], ", "))
+	s.drop, s.http = true, false
+	return fmt.Errorf("unknown word %q (known: %s)", s.text(), strings.Join(words[:], ", "))
 }
 
-// full reports whether the client has sent maxToken bytes without a word or
-// newline.
+// overflow finishes the token if that has the maximum length.
+func (s *scanner) overflow() error {
+	if s.n+s.command < maxToken {
+		return nil
+	}
+	s.n, s.command = maxToken, 0
+	return s.finish()
+}
+
+// full reports whether the client has sent maxToken bytes without a word or the
+// end of a line.
 func (s *scanner) full() bool { return s.n == maxToken }
+
+func (s *scanner) text() string { return string(s.token[:s.n]) }
 
 // A session replies to one client. Each reply covers the time since this
 // session's previous reply to the same word.
 type session struct {
 	sampler *sampler
 	idle    time.Duration        // limit for an idle client; 0: none
-	http    bool                 // whether the client may speak HTTP
 	trace   func(request string) // called with every request; nil if they are not logged
 
-	begun   []byte // the beginning of a connection that is HTTP
 	scan    scanner
+	begun   []byte // the beginning of a connection that is HTTP
 	last    [readings]reply
 	asked   [readings]int
 	scrapes int // number of requests for the metrics
 	unsent  []byte
-	ended   bool      // whether the client ended its input
+	eof     bool      // whether the client ended its input
 	stuckAt time.Time // the deadline of writes
 }
 
@@ -134,7 +169,7 @@ func (s *session) serve(ctx context.Context, conn net.Conn) error {
 	err := s.converse(ctx, conn)
 	switch {
 	case err == errHTTP:
-	case s.ended: // then no input is unread
+	case s.eof: // then no input is unread
 		conn.Close()
 	default:
 		hangUp(conn)
@@ -153,26 +188,15 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 		conn.SetWriteDeadline(time.Now().Add(leaveTime))
 	})()
 	var in [512]byte
-	kept, undecided := 0, s.http
 	for {
-		n, readErr := s.listen(ctx, conn, in[kept:])
-		got := in[:kept+n]
-		if undecided && n > 0 {
-			http, decided := speaksHTTP(got)
-			if http {
-				s.begun = slices.Clone(got)
-				return errHTTP
-			}
-			undecided = !decided
+		n, readErr := s.receive(ctx, conn, in[:])
+		open, err := s.process(ctx, conn, in[:n])
+		if err == errHTTP {
+			return err
 		}
-		if kept = len(got); undecided && readErr == nil {
-			continue
-		}
-		kept = 0
-		open, err := s.take(ctx, conn, got)
 		if readErr == io.EOF {
-			s.ended = open
-			s.refuse(s.scan.end())
+			s.eof = open
+			s.refuse(s.scan.finish())
 		}
 		if err = cmp.Or(err, s.flush(ctx, conn)); err != nil {
 			return err
@@ -183,9 +207,9 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 	}
 }
 
-// listen reads what the client sends. It fails if the client is idle for too
+// receive reads what the client sends. It fails if the client is idle for too
 // long.
-func (s *session) listen(ctx context.Context, conn net.Conn, in []byte) (int, error) {
+func (s *session) receive(ctx context.Context, conn net.Conn, in []byte) (int, error) {
 	if s.idle > 0 {
 		conn.SetReadDeadline(time.Now().Add(s.idle))
 		if ctx.Err() != nil { // converse may have set its deadline before
@@ -207,11 +231,15 @@ func (s *session) ending(ctx context.Context, err error) error {
 	return err
 }
 
-// take adds replies to the words in the input, and reports whether the session
-// continues.
-func (s *session) take(ctx context.Context, conn net.Conn, bytes []byte) (open bool, err error) {
-	for _, b := range bytes {
+// process adds replies to the words in the input, and reports whether the
+// session continues. If the client speaks HTTP, it keeps the input for that.
+func (s *session) process(ctx context.Context, conn net.Conn, input []byte) (open bool, err error) {
+	for i, b := range input {
 		w, wrong := s.scan.next(b)
+		if wrong == errHTTP {
+			s.begun = append([]byte(s.scan.text()+" "), input[i+1:]...)
+			return false, errHTTP
+		}
 		s.refuse(wrong)
 		if w == noWord {
 			if s.scan.full() {
@@ -246,20 +274,26 @@ func (s *session) refuse(err error) {
 	s.unsent = fmt.Appendf(s.unsent, "error: %v\n", err)
 }
 
-// answer adds the reply to w. Within 100 ms, minus the tick by which a client
-// may be early, that is the same line again, because the counters are too
-// coarse for shorter intervals.
+// answer adds the reply to w.
 func (s *session) answer(ctx context.Context, w word) {
+	line, err := s.reply(ctx, w)
+	s.refuse(err)
+	s.unsent = append(s.unsent, line...)
+}
+
+// reply returns the reply to w, which is valid until the next one. Within
+// 100 ms, minus the tick by which a client may be early, that is the same line
+// again, because the counters are too coarse for shorter intervals.
+func (s *session) reply(ctx context.Context, w word) (line []byte, err error) {
 	last := &s.last[w]
 	if last.end == nil || time.Since(last.end.at) >= minWindow-tick {
 		if err := s.read(ctx, w, last); err != nil {
-			s.refuse(err)
-			return
+			return nil, err
 		}
 	}
 	s.asked[w]++
 	s.sampler.replies[w].Add(1)
-	s.unsent = append(s.unsent, last.line...)
+	return last.line, nil
 }
 
 // read sets last to the reading of w since its previous reply or, for a first

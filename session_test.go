@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -123,14 +124,40 @@ func TestWire(t *testing.T) {
 		{"CPU\n", unknown(`"CPU"`)},
 		{"xcpu\n", unknown(`"xcpu"`)},
 		{"\xff\x1b[2J\"\n", unknown(`"\xff\x1b[2J\""`)},
-		{"\x00", unknown(`"\x00"`)},
+		{"\x00 cpu\x00load", stillCPU + stillLoad},
+
+		// CR ends a line, and so does the CR NUL of telnet.
+		{"foo\rcpu\rload\r", unknown(`"foo"`) + stillCPU + stillLoad},
+		{"foo\r\x00cpu\r\x00load", unknown(`"foo"`) + stillCPU + stillLoad},
+		{"foo x\r\n\r\ncpu\r\n", unknown(`"foo"`) + stillCPU},
+
+		// The rest of a line with an unknown word is dropped, except bye.
+		{"foo bye cpu\ncpu", unknown(`"foo"`)},
+		{"foo byecpu\ncpu", unknown(`"foo"`)},
+		{"foo by e goodbye b\xff\xf1ye\ncpu", unknown(`"foo"`)},
+		{"foobye goodbye\ncpu", unknown(`"foobye"`) + stillCPU},
+
+		// Telnet commands are skipped.
+		{"\xff\xfb\x1f\xff\xfb\x20\xff\xfb\x18\xff\xfd\x03cpu\r\ncpu\r\n", stillCPU + stillCPU}, // PuTTY
+		{"cpu\r\n\xff\xf1c\xff\xf1pu\r\n", stillCPU + stillCPU},
+		{"\xff\xfa\x1f\x00\x50\xff\xff\xf0\xff\xf0cpu", stillCPU}, // the size of a window, with an escaped 255
+		{"foo cpu\xff\xfa\x18\n\xff\xf0 load\ncpu", unknown(`"foo"`) + stillCPU},
+		{"\xff\xfd\ncpu", stillCPU},
+		{"\xff\xff\xff\xf0cpu\xff\xfb", stillCPU},
+		{"\xffcpu\ncpu", unknown(`"\xffcpu"`) + stillCPU},
+		{"cpu\xff", stillCPU + unknown(`"\xff"`)},
+		{"cpu \xff\ncpu", stillCPU + unknown(`"\xff"`) + stillCPU},
+		{"\xff\xfa" + long[4:] + "\xff\xf0cpu", stillCPU},
+		{"\xff\xfa" + long[3:] + "\xff\xf0cpu", unknown(`"\xff\xfa` + long[3:] + `\xff"`)},
 
 		{long[1:] + "\ncpu", unknown(`"`+long[1:]+`"`) + stillCPU},
 		{long + "\ncpu", unknown(`"` + long + `"`)},
 		{long + long, unknown(`"` + long + `"`)},
 		{long[1:] + " cpu", unknown(`"` + long[1:] + `"`)},
 		{"foo " + long[5:] + "\ncpu", unknown(`"foo"`) + stillCPU},
-		{"foo " + long[4:] + "\ncpu", unknown(`"foo"`)},
+		{"foo " + long[4:] + "\ncpu", unknown(`"foo"`) + stillCPU},
+		{"foo" + strings.Repeat(" \t", maxToken) + "\ncpu", unknown(`"foo"`) + stillCPU},
+		{"foo " + long[3:] + "\ncpu", unknown(`"foo"`)},
 		{"cpu" + long + "cpu", stillCPU + unknown(`"`+long+`"`)},
 	} {
 		if got := strings.Join(play(still(), []byte(test.in)), ""); got != test.want {
@@ -144,6 +171,8 @@ func FuzzCuts(f *testing.F) {
 	f.Add([]byte("cpu\r\ncores modesload foo bar\nbye"), []byte{1, 2, 3})
 	f.Add([]byte("cpucpu cp u\n\n\xff"), []byte{1})
 	f.Add([]byte("busypressure\tcgroup"), []byte{2, 3})
+	f.Add([]byte("\xff\xfb\x1fcpu\r\x00\xff\xfa\x18\x00xterm\xff\xf0foo cpu\rload\xff"), []byte{1})
+	f.Add([]byte("foo good bye"), []byte{2})
 	f.Add(bytes.Repeat([]byte("cores "), 200), []byte{5, 7})
 	f.Add(bytes.Repeat([]byte("y"), 100), []byte{63, 1})
 	f.Fuzz(func(t *testing.T, in, cuts []byte) {
@@ -181,6 +210,9 @@ func FuzzTongue(f *testing.F) {
 	f.Add([]byte("GETTING cpu"), []byte{2})
 	f.Add([]byte(" GET / "), []byte{1})
 	f.Add([]byte("cpuGET / "), []byte{3})
+	f.Add([]byte("\r\nGET / HTTP/1.0\r\n"), []byte{1})
+	f.Add([]byte("\n\nfoo\nGET / HTTP/1.0\r\n"), []byte{1})
+	f.Add([]byte("\xff\xfb\x1fG\xff\xfa\x1f\xff\xff\xff\xf0ET \xff\xf1/ HTTP/1.0\r\n"), []byte{1})
 	f.Fuzz(func(t *testing.T, in, cuts []byte) {
 		var chunks [][]byte
 		for i, rest := 0, in; len(rest) > 0; i++ {
@@ -192,20 +224,32 @@ func FuzzTongue(f *testing.F) {
 			rest = rest[n:]
 		}
 		conn := &tape{chunks: chunks}
-		s := &session{sampler: still(), http: true}
+		s := &session{sampler: still(), scan: scanner{http: true}}
 		err := s.serve(context.Background(), conn)
-		method, _, ok := bytes.Cut(in, []byte(" "))
-		if want := ok && slices.Contains(methods, string(method)); want != (err == errHTTP) {
+		if bytes.IndexByte(in, telnetIAC) >= 0 && len(in) >= maxToken { // perhaps too long a command
+			return
+		}
+		method, _, ok := strings.Cut(strings.TrimLeft(withoutTelnet(in), "\x00\t\r\n "), " ")
+		if want := ok && slices.Contains(methods, method); want != (err == errHTTP) {
 			t.Fatalf("%q cut by %v: %v", in, cuts, err)
 		}
 		if err == errHTTP {
-			if got := append(s.begun, bytes.Join(conn.chunks, nil)...); !bytes.Equal(got, in) || len(conn.writes) > 0 {
+			if got := append(s.begun, bytes.Join(conn.chunks, nil)...); !bytes.HasPrefix(got, []byte(method+" ")) || !bytes.HasSuffix(in, got[len(method):]) || len(conn.writes) > 0 {
 				t.Errorf("of %q, %q is left, and %q was written", in, got, conn.writes)
 			}
 		} else if got, want := strings.Join(conn.writes, ""), strings.Join(play(still(), in), ""); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	})
+}
+
+// withoutTelnet returns the input without telnet commands, as Latin-1.
+func withoutTelnet(in []byte) string {
+	var text strings.Builder
+	for _, b := range in {
+		text.WriteRune(rune(b))
+	}
+	return regexp.MustCompile(`(?s)\xff(?:[\xf0-\xf9\xff]|[\xfb-\xfe].|\xfa(?:[^\xff]|\xff[^\xf0])*\xff\xf0)`).ReplaceAllString(text.String(), "")
 }
 
 // Requests that arrive together are answered with one write.
@@ -249,7 +293,7 @@ func TestHotPathAllocates(t *testing.T) {
 	s := &session{sampler: smp}
 	conn := &counter{}
 	ask := func() {
-		s.take(context.Background(), conn, []byte("cpu\n"))
+		s.process(context.Background(), conn, []byte("cpu\n"))
 		s.flush(context.Background(), conn)
 	}
 	ask()
@@ -373,7 +417,7 @@ func TestClocks(t *testing.T) {
 		}
 		s := &session{sampler: smp}
 		s.last[cpuWord].end = begin
-		s.take(context.Background(), nil, []byte("cpu"))
+		s.process(context.Background(), nil, []byte("cpu"))
 		if got := string(s.unsent); got != "25.0\n" {
 			t.Errorf("set by %d h: %q", hours, got)
 		}
