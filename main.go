@@ -35,10 +35,12 @@ With -e it talks to a command, with -U to a Unix socket, and with -g it draws a
 chart on the terminal. The default port is 5000. Without a host, -l listens on
 the loopback interface only.
 
-The exit status is 0 for success, also after SIGINT, SIGTERM or SIGHUP; 1 if the
-network, the server or the counters failed; and 2 for a usage error. A second
-signal ends cpunc at once, with status 128 plus the number of the signal. The
-manual page, cpunc.1, describes all options.
+The exit status is 0 for success, 1 if the network, the server or the counters
+failed, and 2 for a usage error. At SIGINT, SIGTERM or SIGHUP, a listener
+finishes the replies in progress and exits with status 0. A client closes its
+connections and then ends by that same signal, so that a shell which runs cpunc
+in a loop or before && sees it. A second signal ends cpunc at once. The manual
+page, cpunc.1, describes all options.
 
 Each of these files uses only the ones below it:
 
@@ -85,6 +87,9 @@ import (
 
 func main() {
 	err := run(os.Args)
+	if by, ok := err.(signalError); ok {
+		endBy(by.Signal)
+	}
 	status := 0
 	switch {
 	case errors.As(err, new(usageError)):
@@ -96,6 +101,31 @@ func main() {
 		say("%v", err)
 	}
 	stderr.flush()
+	os.Exit(status)
+}
+
+// A signalError means that a signal has ended a run of dialing.
+type signalError struct{ os.Signal }
+
+func (by signalError) Error() string { return by.String() }
+
+// endBy ends the process by a signal. Where that is not possible, it ends it
+// with the status that shells report.
+func endBy(s os.Signal) {
+	stderr.flush()
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil && self.Pid != 1 { // the kernel protects process 1 of a container, and Go then exits with status 2
+		signal.Reset(s)
+		self.Signal(s)
+		time.Sleep(time.Second) // another thread may take it
+	}
+	status := 128 + 15
+	switch s {
+	case os.Interrupt:
+		status = 128 + 2
+	case syscall.SIGHUP:
+		status = 128 + 1
+	}
 	os.Exit(status)
 }
 
@@ -119,48 +149,67 @@ func run(args []string) error {
 		_, err := fmt.Println("cpunc", version())
 		return stdoutError(err)
 	}
-	interrupts := make(chan os.Signal, 1)
-	ctx, stop := catchSignals(opt.ask, interrupts)
-	defer stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	sig := catchSignals(opt.ask, cancel)
 	if opt.listen {
 		return listen(ctx, opt)
 	}
-	return dial(ctx, opt, interrupts)
+	if err := dial(ctx, opt, sig); err != nil {
+		return err
+	}
+	select {
+	case s := <-sig.ending:
+		return signalError{s}
+	default:
+		return nil
+	}
 }
 
-// catchSignals returns a context that the first SIGINT, SIGTERM or SIGHUP
-// cancels. A second signal ends the process at once, even if it is blocked.
-// With ask, SIGINT does not cancel the context, but is sent to interrupts until
-// the context is done.
-func catchSignals(ask bool, interrupts chan<- os.Signal) (ctx context.Context, stop func()) {
+// signals are the SIGINT, SIGTERM and SIGHUP of a run, and Ctrl-C as a key of
+// the chart.
+type signals struct {
+	caught chan os.Signal
+	ending chan os.Signal // the one that ends the run
+	asking chan os.Signal // with --ask, SIGINT instead
+}
+
+// catchSignals calls end at the first signal. A second one ends the process at
+// once, even if it is blocked. With ask, SIGINT does not call end.
+func catchSignals(ask bool, end func()) *signals {
+	sig := &signals{make(chan os.Signal, 2), make(chan os.Signal, 1), make(chan os.Signal, 1)}
 	// A signal that was ignored at startup stays ignored, as nohup and
 	// background jobs of a shell require.
 	endings := slices.DeleteFunc([]os.Signal{os.Interrupt, syscall.SIGHUP}, signal.Ignored)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, append(endings, syscall.SIGTERM)...)
-	ctx, cancel := context.WithCancel(context.Background())
+	signal.Notify(sig.caught, append(endings, syscall.SIGTERM)...)
 	go func() { // ends with the process
-		for s := range signals {
-			switch {
-			case ctx.Err() != nil:
+		for s := range sig.caught {
+			to, end := sig.ending, end
+			if ask && s == os.Interrupt {
+				to, end = sig.asking, func() {}
+			}
+			select {
+			case to <- s:
+				end()
+			default: // the one before has not been taken
 				restoreTerminal()
-				stderr.flush()
-				os.Exit(signalStatus(s))
-			case ask && s == os.Interrupt:
-				select {
-				case interrupts <- s:
-				default: // one is pending already
-				}
-			default:
-				cancel()
+				endBy(s)
 			}
 		}
 	}()
-	return ctx, cancel
+	return sig
+}
+
+// interrupt acts like SIGINT. It never blocks.
+func (sig *signals) interrupt() {
+	select {
+	case sig.caught <- os.Interrupt:
+	default: // there are enough
+	}
 }
 
 // dial polls the hosts and prints a line per tick, until ctx is done.
-func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error {
+func dial(ctx context.Context, opt *options, sig *signals) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	rests := make(pauses, 1)
@@ -190,7 +239,7 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 		if err := checkTerminal(); err != nil {
 			return err
 		}
-		g := newGraph(newChart(opt, p.hosts), rests, cancel, cancel)
+		g := newGraph(newChart(opt, p.hosts), rests, cancel, sig.interrupt)
 		defer g.close()
 		if len(opt.commands) == 0 {
 			if err := g.open(); err != nil {
@@ -206,7 +255,7 @@ func dial(ctx context.Context, opt *options, interrupts <-chan os.Signal) error 
 		}
 	}
 	if opt.ask {
-		go askAtInterrupts(ctx, interrupts, rests, cancel) // ends with ctx
+		go askAtInterrupts(ctx, sig.asking, rests, cancel) // ends with ctx
 	}
 	err := p.run(ctx)
 	if opt.verbose > 0 {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -104,10 +105,13 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
-			if name != "netns" {
-				return false, fmt.Errorf("unknown condition %q", name)
+			switch name {
+			case "netns": // whether a network namespace can be made
+				return exec.Command("unshare", "-n", "ip", "link", "add", "type", "veth").Run() == nil, nil
+			case "pidns": // whether a process can be the first of a namespace
+				return exec.Command("unshare", "-p", "-f", "true").Run() == nil, nil
 			}
-			return exec.Command("unshare", "-n", "ip", "link", "add", "type", "veth").Run() == nil, nil
+			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":      exits,
@@ -162,6 +166,32 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if why := ts.ReadFile("stderr"); !strings.HasPrefix(why, "cpunc: ") || strings.Index(why, "\n") != len(why)-1 {
 		ts.Fatalf("said %q, want one line of cpunc", why)
 	}
+}
+
+// endsBy is a program of the scripts: endsby INT PROGRAM [ARGUMENT...] runs a program,
+// which must be ended by SIGINT. The program gets the signals that are sent to endsby.
+func endsBy() {
+	name := "SIG" + os.Args[1]
+	signals := make(chan os.Signal, 10)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	cmd := exec.Command(os.Args[2], os.Args[3:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := cmd.Start()
+	if err == nil {
+		go func() { // ends with the process
+			for s := range signals {
+				cmd.Process.Signal(s)
+			}
+		}()
+		err = cmd.Wait()
+	}
+	want := map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM, "SIGHUP": syscall.SIGHUP}[name]
+	failed, ok := err.(*exec.ExitError)
+	if ok && failed.Sys().(syscall.WaitStatus).Signaled() && failed.Sys().(syscall.WaitStatus).Signal() == want {
+		os.Exit(0)
+	}
+	fmt.Fprintf(os.Stderr, "want the end by %s, got: %v\n", name, err)
+	os.Exit(1)
 }
 
 // eventually waits until done returns true, which must happen soon.

@@ -21,8 +21,6 @@ func saveTerminal(tty tcell.Tty) (restore func(text string)) {
 
 func lockFile(*os.File) error { return nil }
 
-func signalStatus(os.Signal) int { return 1 }
-
 func maxDescriptors() int { return 0 } // unknown
 
 var setKeepAlive func(fd uintptr, c net.KeepAliveConfig) error

@@ -61,10 +61,6 @@ func suspend() {
 // the lock.
 func lockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
 
-// signalStatus returns the exit status of a process that s ended, as shells
-// report it.
-func signalStatus(s os.Signal) int { return 128 + int(s.(syscall.Signal)) }
-
 // maxDescriptors returns how many files this process may have open.
 var maxDescriptors = sync.OnceValue(func() int {
 	var limit syscall.Rlimit
