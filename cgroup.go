@@ -13,23 +13,34 @@ import (
 	"time"
 )
 
-// A usage holds the CPU use and the limit of the control group of this process
+// A usage holds the CPU use and the limits of the control group of this process
 // at one moment.
 type usage struct {
-	group     string        // its directory
-	used      time.Duration // CPU time since the group was created
-	limit     float64       // number of CPUs that it may use
-	periods   uint64        // enforcement periods so far
-	throttled uint64        // periods in which the limit was reached
+	group  string        // its directory
+	used   time.Duration // CPU time since the group was created
+	limit  float64       // number of CPUs that it may use
+	quotas []quota       // of the group and its visible ancestors
 }
 
-// readGroup reads the CPU use and the limit of the control group of this
+// A quota is the number of CPUs that a group may use on average over a period.
+type quota struct {
+	group     string // its directory
+	cpus      float64
+	counted   bool   // whether the kernel tells the periods
+	periods   uint64 // periods so far
+	throttled uint64 // periods in which the quota was used up
+}
+
+// comparable reports whether both usages are of the same group with the same
+// limits.
+func (u *usage) comparable(old *usage) bool {
+	return u.group == old.group && u.limit == old.limit &&
+		slices.EqualFunc(u.quotas, old.quotas, func(a, b quota) bool { return a.group == b.group && a.cpus == b.cpus })
+}
+
+// readGroup reads the CPU use and the limits of the control group of this
 // process. It finds the group each time, because processes can be moved and
 // limits changed.
-//
-// The limit is the smallest one among the group and its visible ancestors, and
-// the periods are those of the group with that limit. Without a limit, it is
-// the number of CPUs that the group may use.
 func readGroup() (u usage, when moment, err error) {
 	when = within(time.Now(), time.Now())
 	if !procfs {
@@ -39,48 +50,67 @@ func readGroup() (u usage, when moment, err error) {
 	if err != nil {
 		return u, when, err
 	}
-	accounts, ok := h.group("cpuacct")
-	if !ok {
-		return u, when, h.missing()
+	accounts, err := h.group("cpuacct")
+	if err == errNoController {
+		err = fmt.Errorf("no CPU controller in %s", cgroupRoot())
 	}
-	u.group = accounts.dir
-	if u.used, when, err = accounts.used(); err != nil {
+	if err != nil {
 		return u, when, err
 	}
-	u.setLimit(h)
-	return u, when, nil
+	if err := u.setLimits(h, accounts); err != nil {
+		return u, when, err
+	}
+	u.group = accounts.dir
+	u.used, when, err = accounts.used()
+	return u, when, err
 }
 
-// setLimit sets the limit and the periods in which it was enforced.
-func (u *usage) setLimit(h hierarchies) {
-	own, ok := h.group("cpu")
-	if ok {
-		u.periods, u.throttled, _ = own.enforced()
-		for g := range own.withParents {
-			cpus, limited := g.limit()
-			if !limited || u.limit > 0 && cpus >= u.limit {
-				continue
-			}
-			u.limit = cpus
-			if periods, throttled, ok := g.enforced(); ok {
-				u.periods, u.throttled = periods, throttled
-			}
+// setLimits sets the limits of a group whose CPU time is counted in accounts.
+// The smallest one counts: a quota of the group or of an ancestor, its cpuset,
+// or the CPUs online.
+func (u *usage) setLimits(h hierarchies, accounts controlGroup) error {
+	u.limit = float64(onlineCPUs())
+	g, err := h.group("cpuset")
+	switch {
+	case err == nil:
+		u.limit = min(u.limit, cmp.Or(g.cpuset(), u.limit))
+	case err != errNoController:
+		return err
+	}
+	g, err = h.group("cpu")
+	switch {
+	case err == errNoController:
+		return nil
+	case err != nil:
+		return err
+	case !isWithin(accounts.path, g.path): // as after cgexec -g cpu:GROUP
+		return fmt.Errorf("CPU time is counted for group %q, but limited for group %q", accounts.path, g.path)
+	}
+	for g := range g.withParents {
+		if q, limited := g.quota(); limited {
+			u.quotas = append(u.quotas, q)
+			u.limit = min(u.limit, q.cpus)
 		}
 	}
-	if u.limit == 0 {
-		u.limit = float64(h.cpus())
-	}
+	return nil
+}
+
+// onlineCPUs returns the number of CPUs that are online.
+func onlineCPUs() int {
+	text, _ := os.ReadFile(hostFile("HOST_SYS", "/sys", "devices", "system", "cpu", "online"))
+	return cmp.Or(countList(strings.TrimSpace(string(text))), runtime.NumCPU())
 }
 
 // A controlGroup is one group in one hierarchy.
 type controlGroup struct {
+	path     string // in the hierarchy
 	top, dir string // the mount point, and the directory of the group in it
 	v2       bool
 }
 
 // withParents yields the group and its ancestors up to the mount point.
 func (g controlGroup) withParents(yield func(controlGroup) bool) {
-	for yield(g) && g.dir != g.top {
+	for yield(g) && len(g.dir) > len(g.top) {
 		g.dir = filepath.Dir(g.dir)
 	}
 }
@@ -114,30 +144,42 @@ func (g controlGroup) used() (used time.Duration, when moment, err error) {
 	return used, when, err
 }
 
-// limit returns the number of CPUs that the group itself may use, if that is
-// limited: quota / period. The files are described in the kernel's
-// documentation, in sched-bwc.rst for version 1 and in cgroup-v2.rst for
-// version 2.
-func (g controlGroup) limit() (cpus float64, limited bool) {
-	quota, period := g.file("cpu.cfs_quota_us"), g.file("cpu.cfs_period_us")
+// quota returns the quota of the group itself, if it has one. The files are
+// described in the kernel's documentation, in sched-bwc.rst for version 1 and in
+// cgroup-v2.rst for version 2.
+func (g controlGroup) quota() (q quota, limited bool) {
+	var most, period string
 	if g.v2 {
-		quota, period, _ = strings.Cut(g.file("cpu.max"), " ")
+		most, period, _ = strings.Cut(g.file("cpu.max"), " ")
+	} else {
+		most, period = g.file("cpu.cfs_quota_us"), g.file("cpu.cfs_period_us")
 	}
-	q, err1 := strconv.ParseUint(quota, 10, 64) // "max" or -1 means no limit
+	m, err1 := strconv.ParseUint(most, 10, 64) // "max" or -1 means no limit
 	p, err2 := strconv.ParseUint(period, 10, 64)
-	if err1 != nil || err2 != nil || q == 0 || p == 0 {
-		return 0, false
+	if err1 != nil || err2 != nil || m == 0 || p == 0 {
+		return q, false
 	}
-	return float64(q) / float64(p), true
+	q = quota{group: g.dir, cpus: float64(m) / float64(p)}
+	text := g.file("cpu.stat")
+	q.periods, err1 = strconv.ParseUint(value(text, "nr_periods"), 10, 64)
+	q.throttled, err2 = strconv.ParseUint(value(text, "nr_throttled"), 10, 64)
+	q.counted = err1 == nil && err2 == nil
+	return q, true
 }
 
-// enforced reads the number of enforcement periods of the group, and of those
-// in which it was throttled.
-func (g controlGroup) enforced() (periods, throttled uint64, ok bool) {
-	text := g.file("cpu.stat")
-	periods, err1 := strconv.ParseUint(value(text, "nr_periods"), 10, 64)
-	throttled, err2 := strconv.ParseUint(value(text, "nr_throttled"), 10, 64)
-	return periods, throttled, err1 == nil && err2 == nil
+// cpuset returns the number of CPUs in the cpuset of the group; 0 if unknown.
+// Without a cpuset of its own, a group has that of its parent.
+func (g controlGroup) cpuset() float64 {
+	for g := range g.withParents {
+		list := g.file("cpuset.cpus.effective")
+		if !g.v2 {
+			list = cmp.Or(g.file("cpuset.effective_cpus"), g.file("cpuset.cpus"))
+		}
+		if n := countList(list); n > 0 {
+			return float64(n)
+		}
+	}
+	return 0
 }
 
 // value returns the number after key in a text of lines like "key number", or
@@ -187,12 +229,15 @@ func findHierarchies() (h hierarchies, err error) {
 		}
 	}
 	text, _ = os.ReadFile(procFile("self", "mountinfo"))
+	listed := false
 	for line := range strings.Lines(string(text)) {
-		if m, ok := parseMount(line); ok && (os.Getenv("HOST_SYS") == "" || isBelow(m.point, cgroupRoot())) {
+		m, ok := parseMount(line)
+		listed = listed || ok
+		if ok && (os.Getenv("HOST_SYS") == "" || isWithin(m.point, cgroupRoot())) {
 			h.mounts = append(h.mounts, m)
 		}
 	}
-	if len(h.mounts) == 0 {
+	if !listed {
 		h.mounts = guessMounts(cgroupRoot())
 	}
 	return h, nil
@@ -206,7 +251,7 @@ func parseMount(line string) (m cgroupMount, ok bool) {
 	if len(f) < 5 || len(s) < 3 {
 		return m, false
 	}
-	m.root, m.point = unescape(f[3]), unescape(f[4])
+	m.root, m.point = unescape(f[3]), filepath.Clean(unescape(f[4]))
 	if s[0] == "cgroup" {
 		m.controllers = strings.Split(s[2], ",")
 	}
@@ -233,79 +278,73 @@ func guessMounts(root string) (mounts []cgroupMount) {
 	return mounts
 }
 
-// group returns the group of this process in the v1 hierarchy of controller, or
-// else in that of v2.
-func (h hierarchies) group(controller string) (g controlGroup, ok bool) {
-	for _, m := range h.mounts {
-		path, exists := h.paths[controller]
-		if exists && slices.Contains(m.controllers, controller) {
-			if g, ok = m.group(path); ok {
-				return g, true
-			}
-		}
+// errNoController means that no hierarchy has a controller.
+var errNoController = errors.New("no such controller")
+
+// group returns the group of this process in the hierarchy of a controller: the
+// one of version 1 that has it, or else that of version 2. If the group is not
+// visible, that is an error, because what is visible belongs to others, too.
+func (h hierarchies) group(controller string) (controlGroup, error) {
+	path, exists := h.paths[controller]
+	hidden := exists
+	if !exists {
+		controller = ""
+		path, exists = h.paths[controller]
 	}
 	for _, m := range h.mounts {
-		if path, exists := h.paths[""]; exists && m.controllers == nil {
-			if g, ok = m.group(path); ok {
-				return g, true
+		if exists && m.has(controller) {
+			if g, ok := m.group(path); ok {
+				return g, nil
 			}
+			hidden = true
 		}
 	}
-	return g, false
+	if hidden {
+		return controlGroup{}, fmt.Errorf("the group of this process is not visible in %s", cgroupRoot())
+	}
+	return controlGroup{}, errNoController
 }
 
-// missing returns why the group of this process cannot be found.
-func (h hierarchies) missing() error {
-	for _, m := range h.mounts {
-		if m.controllers == nil || slices.Contains(m.controllers, "cpuacct") {
-			return fmt.Errorf("the group of this process is not visible in %s", cgroupRoot())
-		}
+// has reports whether a mount is the hierarchy of a controller of v1, or that
+// of v2 if controller is "".
+func (m cgroupMount) has(controller string) bool {
+	if controller == "" {
+		return m.controllers == nil
 	}
-	return fmt.Errorf("no CPU controller in %s", cgroupRoot())
+	return slices.Contains(m.controllers, controller)
 }
 
-// group returns the group with this path in a mount. The path and the root of
-// the mount are relative to the cgroup namespace, and start with /.. if they
-// are outside of it, as cgroup_namespaces(7) describes. If the path cannot be
-// found in a guessed mount, the group is the mount point.
+// group returns the group with this path in a mount. If the path cannot be found
+// in a guessed mount, the group is the mount point.
 func (m cgroupMount) group(path string) (g controlGroup, ok bool) {
-	g = controlGroup{top: m.point, dir: m.point, v2: m.controllers == nil}
-	if !isBelow(path, m.root) {
-		return g, m.guessed
+	g = controlGroup{path: path, top: m.point, dir: m.point, v2: m.controllers == nil}
+	dir, ok := m.dir(path)
+	if ok {
+		_, err := os.Stat(dir)
+		ok = err == nil
 	}
-	below := strings.TrimPrefix(path, strings.TrimSuffix(m.root, "/"))
-	if below == "/.." || strings.HasPrefix(below, "/../") {
-		return g, m.guessed
+	if ok {
+		g.dir = dir
 	}
-	dir := filepath.Join(m.point, below)
-	if _, err := os.Stat(dir); err != nil {
-		return g, m.guessed
-	}
-	g.dir = dir
-	return g, true
+	return g, ok || m.guessed
 }
 
-// isBelow reports whether a path is that of a directory or inside of it.
-func isBelow(path, dir string) bool {
+// dir returns the directory of the group with this path in a mount, if the path
+// is inside of it. The path and the root of the mount are relative to the cgroup
+// namespace, and start with /.. if they are outside of it, as
+// cgroup_namespaces(7) describes.
+func (m cgroupMount) dir(path string) (dir string, ok bool) {
+	if !isWithin(path, m.root) {
+		return "", false
+	}
+	below := "." + strings.TrimPrefix(path, strings.TrimSuffix(m.root, "/"))
+	return filepath.Join(m.point, below), filepath.IsLocal(below)
+}
+
+// isWithin reports whether path is dir or inside it.
+func isWithin(path, dir string) bool {
 	dir = strings.TrimSuffix(dir, "/")
 	return path == dir || strings.HasPrefix(path, dir+"/")
-}
-
-// cpus returns the number of CPUs in the cpuset of the group or, without one,
-// in the affinity of this process.
-func (h hierarchies) cpus() int {
-	if g, ok := h.group("cpuset"); ok {
-		for g := range g.withParents {
-			list := g.file("cpuset.cpus.effective")
-			if !g.v2 {
-				list = cmp.Or(g.file("cpuset.effective_cpus"), g.file("cpuset.cpus"))
-			}
-			if n := countList(list); n > 0 {
-				return n
-			}
-		}
-	}
-	return runtime.NumCPU()
 }
 
 // countList counts the CPUs in a list like 0-3,8. It returns 0 if the list is

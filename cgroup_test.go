@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,12 +18,13 @@ import (
 )
 
 // TestControlGroups reads the control groups of many kinds of machines and
-// containers, from testdata/cgroup. It checks the group that is found at the end,
-// and the reply.
+// containers, from testdata/cgroup, which have four CPUs unless they say otherwise.
+// It checks the group that is found at the end, and the reply.
 func TestControlGroups(t *testing.T) {
-	eachFixture(t, "testdata/cgroup/*.txtar", 20, func(t *testing.T, dir string, before, after func()) string {
+	eachFixture(t, "testdata/cgroup/*.txtar", 38, func(t *testing.T, dir string, before, after func()) string {
 		t.Setenv("HOST_PROC", filepath.Join(dir, "proc"))
 		t.Setenv("HOST_SYS", filepath.Join(dir, "sys"))
+		layFiles(t, dir, txtar.Parse([]byte("-- from/sys/devices/system/cpu/online --\n0-3\n")), "from")
 		before()
 		smp := newSampler()
 		smp.record(context.Background())
@@ -102,6 +104,33 @@ func layFiles(t *testing.T, dir string, archive *txtar.Archive, side string) {
 	}
 }
 
+// Whatever mountinfo says, a group is inside of its mount, and has a finite number of
+// ancestors there.
+func FuzzMounts(f *testing.F) {
+	const options = " rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate"
+	for _, mount := range []struct{ root, point, path string }{
+		{"/", "/sys/fs/cgroup", "/a/b"}, {"/docker/abc", "/sys/fs/cgroup/a\\040b", "/docker/abc"},
+		{"/..", "/sys/fs/cgroup", "/"}, {"/../..", "/sys/fs/cgroup", "/../../other/deep"}, {"/", "/sys/fs/cgroup", "/../x"},
+		{"/", "/a/../b//", "/c/../../d"}, {"/", "x", "/"},
+	} {
+		f.Add("30 25 0:27 "+mount.root+" "+mount.point+options, mount.path)
+	}
+	f.Fuzz(func(t *testing.T, line, path string) {
+		m, ok := parseMount(line)
+		if !ok {
+			return
+		}
+		if dir, ok := m.dir(path); ok {
+			groups := 0
+			for g := range (controlGroup{top: m.point, dir: dir}).withParents {
+				if groups++; groups > len(dir)+1 || !isWithin(g.dir, m.point) {
+					t.Fatalf("%q has %q as a group of %q", line, g.dir, path)
+				}
+			}
+		}
+	})
+}
+
 func TestCountList(t *testing.T) {
 	for list, want := range map[string]int{
 		"0": 1, "0-3": 4, "0-3,8,10-11": 7, "8191": 1, "0-8191": 8192,
@@ -113,65 +142,129 @@ func TestCountList(t *testing.T) {
 	}
 }
 
-// A session runs in a real control group with a CPU limit, together with a process
-// that would use more. The test is skipped where such a group cannot be created.
-func TestLimitedGroup(t *testing.T) {
+// Sessions run in real control groups with limits, beside processes that would use
+// more. The tests are skipped where such groups cannot be created.
+func TestRealGroups(t *testing.T) {
 	if testing.Short() || !procfs {
 		t.Skip("requires control groups")
 	}
 	t.Parallel()
-	groups := limitedGroups(t)
-	bin := t.TempDir()
+	t.Run("limit", func(t *testing.T) {
+		t.Parallel()
+		g := makeGroup(t, "limit", 30, "")
+		if used, throttled := readInGroup(t, g, g); used < 70 || throttled < 50 {
+			t.Errorf("in a group at its limit: %v %v", used, throttled)
+		}
+	})
+	t.Run("siblings", func(t *testing.T) {
+		t.Parallel()
+		makeGroup(t, "parent", 50, "")
+		child, sibling := makeGroup(t, "parent/child", 30, ""), makeGroup(t, "parent/sibling", 0, "")
+		if used, throttled := readInGroup(t, child, sibling); used > 50 || throttled < 50 {
+			t.Errorf("beside a group that uses up the limit of the parent: %v %v", used, throttled)
+		}
+	})
+	t.Run("cpuset", func(t *testing.T) {
+		t.Parallel()
+		g := makeGroup(t, "cpuset", 150, "0")
+		if used, throttled := readInGroup(t, g, g); used < 80 || throttled > 50 {
+			t.Errorf("in a group that uses all of its only CPU: %v %v", used, throttled)
+		}
+	})
+	t.Run("namespace", func(t *testing.T) {
+		t.Parallel()
+		if err := exec.Command("unshare", "-C", "true").Run(); err != nil {
+			t.Skip(err)
+		}
+		g := makeGroup(t, "namespace", 30, "")
+		out, err := inGroup(t, g, nil, "unshare -C cpunc -l - <words")
+		if want := "error: cgroup: the group of this process is not visible in /sys/fs/cgroup\n"; err != nil || out != want {
+			t.Errorf("in a namespace without its own mounts: %q, %v, want %q", out, err, want)
+		}
+	})
+}
+
+// readInGroup returns the reading of a process in the group own, while another one in
+// the group busy computes.
+func readInGroup(t *testing.T, own, busy []string) (used, throttled float64) {
+	out, err := inGroup(t, own, busy, "cpunc -l - <words; kill $!")
+	if n, _ := fmt.Sscanf(out, "%f %f\n", &used, &throttled); err != nil || n != 2 {
+		t.Errorf("reading %q, %v", out, err)
+	}
+	return used, throttled
+}
+
+// inGroup runs a command of a shell in the group own, and a process that computes in
+// the group busy.
+func inGroup(t *testing.T, own, busy []string, command string) (out string, err error) {
+	dir := t.TempDir()
 	program, err := os.Executable()
 	if err == nil {
-		err = os.Symlink(program, filepath.Join(bin, "cpunc"))
+		err = os.Symlink(program, filepath.Join(dir, "cpunc"))
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "words"), []byte("cgroup\n"), 0o666)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	const script = `for group; do echo $$ >"$group/cgroup.procs"; done
-while :; do :; done &
-echo cgroup | cpunc -l -
-kill $!`
-	cmd := exec.Command("sh", append([]string{"-c", script, "sh"}, groups...)...)
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
-	out, err := cmd.CombinedOutput()
-	var used, throttled float64
-	if n, _ := fmt.Sscanf(string(out), "%f %f\n", &used, &throttled); err != nil || n != 2 || used < 70 || throttled < 50 {
-		t.Errorf("readings of a group at its limit: %q, %v", out, err)
-	}
+	script := `enter() { for group; do echo 0 >"$group/cgroup.procs" || exit; done; }
+[ "$BUSY" ] && { enter $BUSY; while :; do :; done; } &
+enter $OWN
+` + command
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "OWN="+strings.Join(own, " "), "BUSY="+strings.Join(busy, " "))
+	text, err := cmd.CombinedOutput()
+	return string(text), err
 }
 
-// limitedGroups creates control groups that together may use 0.3 CPUs, and removes
-// them at the end of the test.
-func limitedGroups(t *testing.T) (dirs []string) {
+// makeGroup creates a control group below that of this process, in all hierarchies it
+// needs, and removes it at the end of the test. It may use that many percent of a CPU,
+// if that is not 0, and only these CPUs, if there are any.
+func makeGroup(t *testing.T, name string, percent int, cpus string) (dirs []string) {
 	h, err := findHierarchies()
 	if err != nil {
 		t.Skip(err)
 	}
-	for _, controller := range []string{"cpu", "cpuacct"} {
-		g, ok := h.group(controller)
-		if !ok {
-			t.Skip("no ", controller)
+	controllers := []string{"cpu", "cpuacct"}
+	if cpus != "" {
+		controllers = append(controllers, "cpuset")
+	}
+	for _, controller := range controllers {
+		g, err := h.group(controller)
+		if err != nil {
+			t.Skip(controller, ": ", err)
 		}
-		dir := filepath.Join(g.dir, fmt.Sprintf("cpunc-test-%d", os.Getpid()))
-		if slices.Contains(dirs, dir) { // one hierarchy has both controllers
-			continue
-		}
-		if err := os.Mkdir(dir, 0o777); err != nil {
-			t.Skip(err)
-		}
-		t.Cleanup(func() { eventuallyTrue(t, dir+" removed", 5*time.Second, func() bool { return os.Remove(dir) == nil }) })
-		dirs = append(dirs, dir)
-		// With the highest weight, the group reaches its limit even on a busy machine.
-		limit := map[string]string{"cpu.cfs_quota_us": "30000", "cpu.shares": "262144"}
-		if g.v2 {
-			limit = map[string]string{"cpu.max": "30000 100000", "cpu.weight": "10000"}
-		}
-		for file, value := range limit {
-			if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o666); err != nil && controller == "cpu" {
+		dir := filepath.Join(g.dir, fmt.Sprintf("cpunc-test-%d-%s", os.Getpid(), name))
+		set := func(file, value string) {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o666); err != nil {
 				t.Skip(err)
 			}
+		}
+		if !slices.Contains(dirs, dir) { // a hierarchy may have several controllers
+			if g.v2 && strings.Contains(name, "/") {
+				os.WriteFile(filepath.Join(dir, "..", "cgroup.subtree_control"), []byte("+cpu"), 0o666)
+			}
+			if err := os.Mkdir(dir, 0o777); err != nil {
+				t.Skip(err)
+			}
+			t.Cleanup(func() { eventuallyTrue(t, dir+" removed", 5*time.Second, func() bool { return os.Remove(dir) == nil }) })
+			dirs = append(dirs, dir)
+		}
+		// With the highest weight, the group reaches its limit even on a busy machine.
+		switch {
+		case controller == "cpu" && percent > 0 && g.v2:
+			set("cpu.max", fmt.Sprintf("%d 100000", 1000*percent))
+			set("cpu.weight", "10000")
+		case controller == "cpu" && percent > 0:
+			set("cpu.cfs_quota_us", strconv.Itoa(1000*percent))
+			set("cpu.shares", "262144")
+		case controller == "cpuset":
+			if !g.v2 {
+				set("cpuset.mems", g.file("cpuset.mems"))
+			}
+			set("cpuset.cpus", cpus)
 		}
 	}
 	return dirs

@@ -244,7 +244,8 @@ func pressure(from, to *sample) float64 {
 }
 
 // groupUse returns the CPU use of the control group in percent of its limit,
-// and the percentage of periods in which it was throttled:
+// and the percentage of periods in which it was throttled, which is the largest
+// one of its quotas:
 //
 //	100 × Δused / (limit × Δt)
 //	100 × Δthrottled / Δperiods
@@ -255,16 +256,26 @@ func groupUse(from, to *sample) (used, throttled float64) {
 	elapsed, _ := span(from, to)
 	a, b := from.usage, to.usage
 	cpuTime := b.used - a.used
-	if a.group != b.group || elapsed <= 0 || cpuTime < 0 || cpuTime.Seconds() > maxCPUs*elapsed.Seconds() {
+	if !to.comparable(from) || elapsed <= 0 || cpuTime < 0 || cpuTime.Seconds() > maxCPUs*elapsed.Seconds() {
 		return math.NaN(), math.NaN()
 	}
 	used = min(100*cpuTime.Seconds()/(elapsed.Seconds()*b.limit), 100)
-	periods, full := int64(b.periods-a.periods), int64(b.throttled-a.throttled)
-	switch {
-	case periods == 0 && full == 0: // no limit, or nothing ran
-		return used, 0
-	case periods <= 0 || full < 0:
-		return used, math.NaN()
+	for i := range b.quotas {
+		throttled = max(throttled, throttledShare(&a.quotas[i], &b.quotas[i])) // NaN if one is
 	}
-	return used, min(100*float64(full)/float64(periods), 100)
+	return used, throttled
+}
+
+// throttledShare returns the percentage of periods in which a quota was used up.
+func throttledShare(from, to *quota) float64 {
+	periods, full := int64(to.periods-from.periods), int64(to.throttled-from.throttled)
+	switch {
+	case !from.counted || !to.counted:
+		return math.NaN()
+	case periods == 0 && full == 0: // nothing ran
+		return 0
+	case periods <= 0 || full < 0:
+		return math.NaN()
+	}
+	return min(100*float64(full)/float64(periods), 100)
 }

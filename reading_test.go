@@ -20,7 +20,7 @@ import (
 // TestCorpus reads broken counters of many kinds, from testdata/counters. It checks
 // the reply to each word and the metrics.
 func TestCorpus(t *testing.T) {
-	eachFixture(t, "testdata/counters/*.txtar", 40, func(t *testing.T, dir string, before, after func()) (got string) {
+	eachFixture(t, "testdata/counters/*.txtar", 54, func(t *testing.T, dir string, before, after func()) (got string) {
 		os.WriteFile(filepath.Join(dir, "loadavg"), []byte("0.50 0.25 0.10 1/100 1000\n"), 0o666)
 		before()
 		smp := newSampler()

@@ -114,9 +114,12 @@ type sample struct {
 }
 
 // comparable reports whether the counters of both samples belong to the same
-// CPUs. The kernel's totals gain or lose everything that a CPU had counted when
-// it goes online or offline.
-func (s *sample) comparable(old *sample) bool { return s.set == old.set }
+// CPUs or to the same control group with the same limits. The kernel's totals
+// gain or lose everything that a CPU had counted when it goes online or
+// offline.
+func (s *sample) comparable(old *sample) bool {
+	return s.set == old.set && (s.usage == nil || s.usage.comparable(old.usage))
+}
 
 // A sampler reads the counters for all sessions of the process, at most once
 // per tick however many sessions ask. It keeps a few samples for first replies.

@@ -72,7 +72,7 @@ func (k *kernel) busyUntil(cpu int, at time.Time) uint64 {
 }
 
 // ask reads the simulated counters. A task waits for a CPU whenever CPU 0 is busy. The
-// control group is limited to half a CPU and uses all the busy time of CPU 0.
+// control group is limited to a quarter of the CPUs and uses all the busy time of CPU 0.
 func (k *kernel) ask(src source) sample {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -89,7 +89,7 @@ func (k *kernel) ask(src source) sample {
 	case pressures:
 		now.waited = busy
 	case groups:
-		now.usage = &usage{used: busy, limit: 0.5}
+		now.usage = &usage{used: busy, limit: float64(k.cpus) / 4}
 	default:
 		now.stat = stat{cpus: k.cpus, set: uint64(k.cpus)}
 		for i := range k.cpus {
@@ -245,6 +245,9 @@ func TestFirstAnswerAfterHotplug(t *testing.T) {
 				}
 				if got := c.ask("cores"); got != want+" "+want {
 					t.Errorf("cores %s, want %s of both CPUs", got, want)
+				}
+				if got := c.ask("cgroup"); got == "nan nan" { // its limit has changed, too
+					t.Error("cgroup is unknown")
 				}
 			})
 		})

@@ -32,7 +32,7 @@ var still = sync.OnceValue(func() *sampler {
 			},
 			load:   [3]float64{3, 2, 1},
 			waited: time.Duration(ticks) * tick / 8,
-			usage:  &usage{used: time.Duration(ticks) * tick, limit: 4, periods: 8 * ticks, throttled: ticks},
+			usage:  &usage{used: time.Duration(ticks) * tick, limit: 4, quotas: []quota{{cpus: 4, counted: true, periods: 8 * ticks, throttled: ticks}}},
 		}
 	}}
 	smp.record(context.Background())
