@@ -85,7 +85,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readme := readReadme(t)
+	recipes := readRecipes(t)
 	messages := filepath.Join(t.TempDir(), "messages")
 	t.Cleanup(func() { checkMessages(t, messages) }) // when all scripts have ended
 	testscript.Run(t, testscript.Params{
@@ -102,6 +102,7 @@ func TestScripts(t *testing.T) {
 				env.Setenv("MOST", "900000")
 			}
 			env.Setenv("MAN", filepath.Join(here, "cpunc.1"))
+			env.Setenv("CONTRIB", filepath.Join(here, "contrib"))
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
@@ -119,7 +120,8 @@ func TestScripts(t *testing.T) {
 			"query":      query,
 			"waitfile":   waitFile,
 			"gone":       gone,
-			"recipe":     func(ts *testscript.TestScript, neg bool, args []string) { writeRecipe(ts, readme, args[0]) },
+			"recipe":     func(ts *testscript.TestScript, neg bool, args []string) { writeRecipe(ts, recipes, args[0]) },
+			"contrib":    copyContrib,
 			"freeport":   freePort,
 			"waitport":   waitPort,
 			"terminate":  terminate,
@@ -338,54 +340,67 @@ func serveCanned(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 }
 
-// readReadme returns the recipes of the README by name, without those that cannot be
-// run.
-func readReadme(t *testing.T) map[string]string {
-	text, err := os.ReadFile("README.md")
+// readRecipes returns the recipes of the documents by name, without those that cannot be
+// run. Each of them, and each file in contrib, must be used by a script.
+func readRecipes(t *testing.T) map[string]string {
+	var scripts []byte
+	names, _ := filepath.Glob("testdata/*.txtar")
+	for _, name := range names {
+		scripts = append(scripts, readFile(t, name)...)
+	}
+	used := func(command, name string) {
+		if !bytes.Contains(scripts, []byte(command+" "+name+"\n")) {
+			t.Errorf("no script has the line \"%s %s\"", command, name)
+		}
+	}
+	files, err := os.ReadDir("contrib")
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, file := range files {
+		used("contrib", file.Name())
+	}
 	recipes := map[string]string{}
-	blocks := regexp.MustCompile("(?ms)^(?:<!-- (.*?) -->\n)?```(sh|ini|yaml)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1)
-	for _, block := range blocks {
-		comment, code := block[1], block[3]
-		if strings.HasPrefix(comment, "not run: ") {
-			continue
-		}
-		kind, name, ok := strings.Cut(comment, ": ")
-		if name, _, _ = strings.Cut(name, ";"); !ok || kind != "recipe" && kind != "unit" {
-			t.Errorf("a recipe with neither a name nor a \"not run\" comment:\n%s", code)
-			continue
-		}
-		if kind == "recipe" {
-			name += ".sh"
-		}
-		recipes[name] = code
-	}
-	var script []byte
-	for _, file := range []string{"testdata/recipes.txtar", "testdata/http.txtar", "testdata/agentless.txtar", "testdata/tls.txtar", "testdata/install.txtar"} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		script = append(script, text...)
-	}
-	for name := range recipes {
-		if !bytes.Contains(script, []byte("recipe "+strings.TrimSuffix(name, ".sh")+"\n")) {
-			t.Errorf("no script runs %s", name)
+	for _, document := range []string{"README.md", "doc/recipes.md"} {
+		blocks := regexp.MustCompile("(?ms)^(?:<!-- (.*?) -->\n)?```(sh|python)\n(.*?)^```$").FindAllStringSubmatch(string(readFile(t, document)), -1)
+		for _, block := range blocks {
+			comment, code := block[1], block[3]
+			if strings.HasPrefix(comment, "not run: ") {
+				continue
+			}
+			name, ok := strings.CutPrefix(comment, "recipe: ")
+			if name, _, _ = strings.Cut(name, ";"); !ok {
+				t.Errorf("%s: a recipe with neither a name nor a \"not run\" comment:\n%s", document, code)
+				continue
+			}
+			if recipes[name] != "" {
+				t.Errorf("%s: a second recipe %s", document, name)
+			}
+			recipes[name] = code
+			used("recipe", name)
 		}
 	}
 	return recipes
 }
 
-// writeRecipe writes a recipe of the README to a file: NAME.sh, or a unit.
+// writeRecipe writes a recipe to the file NAME.sh.
 func writeRecipe(ts *testscript.TestScript, recipes map[string]string, name string) {
 	code, ok := recipes[name]
 	if !ok {
-		name += ".sh"
-		if code, ok = recipes[name]; !ok {
-			ts.Fatalf("the README has no recipe %s", name)
-		}
+		ts.Fatalf("the documents have no recipe %s", name)
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(name), []byte(code), 0o666))
+	ts.Check(os.WriteFile(ts.MkAbs(name+".sh"), []byte(code), 0o666))
+}
+
+// copyContrib copies a file of contrib.
+func copyContrib(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(ts.ReadFile(filepath.Join(ts.Getenv("CONTRIB"), args[0]))), 0o666))
+}
+
+func readFile(t *testing.T, name string) []byte {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
