@@ -495,17 +495,18 @@ func (l *wordList) Set(text string) error {
 	if text == "-" {
 		l.stdin = true
 	} else {
-		ws, err := parseReadings(strings.Split(text, ","))
+		var names []string
+		for _, w := range l.words {
+			names = append(names, w.String())
+		}
+		ws, err := parseReadings(append(names, strings.Split(text, ",")...))
 		if err != nil {
 			return err
 		}
-		l.words = append(l.words, ws...)
+		l.words = ws
 	}
-	switch {
-	case l.stdin && len(l.words) > 0:
+	if l.stdin && len(l.words) > 0 {
 		return errors.New("- and readings are mutually exclusive")
-	case len(l.words) > maxWords:
-		return fmt.Errorf("too many readings (limit %d)", maxWords)
 	}
 	return nil
 }

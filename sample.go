@@ -33,24 +33,19 @@ var words = [...]string{"cpu", "cores", "modes", "load", "busy", "pressure", "cg
 
 func (w word) String() string { return words[w] }
 
-const maxWords = 64 // in one request; their replies fit into every buffer
-
 // parseReadings returns the readings with these names, which must differ. bye
 // is not a reading.
 func parseReadings(names []string) ([]word, error) {
-	if len(names) > maxWords {
-		return nil, fmt.Errorf("too many readings (limit %d)", maxWords)
-	}
-	ws := make([]word, len(names))
-	for i, name := range names {
+	var ws []word
+	for _, name := range names {
 		w := slices.Index(words[:readings], name)
 		if w < 0 {
 			return nil, fmt.Errorf("unknown reading %q (choose from %s)", name, strings.Join(words[:readings], ", "))
 		}
-		if slices.Contains(ws[:i], word(w)) {
+		if slices.Contains(ws, word(w)) {
 			return nil, fmt.Errorf("reading %s given twice", name)
 		}
-		ws[i] = word(w)
+		ws = append(ws, word(w))
 	}
 	return ws, nil
 }
