@@ -329,7 +329,11 @@ func listen(ctx context.Context, opt *options) error {
 		maxConns: int32(min(opt.maxConns, math.MaxInt32)),
 	}
 	var ln net.Listener
-	if addr.network != stdio {
+	if addr.network == stdio {
+		if err := checkStdin(); err != nil {
+			return err
+		}
+	} else {
 		var err error
 		if ln, err = addr.listen(ctx); err != nil {
 			return fmt.Errorf("listen %s: %w", addr, cause(err))

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -133,6 +134,19 @@ func (r lineReader) next() <-chan textLine {
 		read <- textLine{err: err}
 	}()
 	return read
+}
+
+// checkStdin returns an error if inetd or systemd has passed a socket that is
+// not the connection of a client on standard input.
+func checkStdin() error {
+	if isListening(os.Stdin) {
+		return errors.New("standard input is a listening socket, not a connection (inetd: use nowait; systemd: Accept=yes)")
+	}
+	info, err := os.Stdin.Stat()
+	if err == nil && info.Mode()&os.ModeSocket == 0 && os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) {
+		return errors.New("the socket from systemd is not on standard input (use Accept=yes and StandardInput=socket)")
+	}
+	return nil
 }
 
 // flushWait is how long standard output may take for the last replies, and

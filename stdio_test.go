@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"net"
 	"os"
+	"os/exec"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -36,6 +40,62 @@ func TestDuplexFlushes(t *testing.T) {
 				t.Errorf("%v arrived", text)
 			}
 		})
+	}
+}
+
+// A socket unit or a line of inetd.conf that passes the listening socket, or no socket
+// at all on standard input, leads to a message that says what to change.
+func TestSocketActivation(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems may not tell a listening socket from a connection")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	listening, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listening.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	connection, err := client.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Close() // the end of input
+	activated := []string{"sh", "-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec " + program(t) + " -l -"}
+	for _, test := range []struct {
+		args  []string
+		stdin *os.File
+		want  string
+	}{
+		{[]string{program(t), "-l", "-"}, listening, "cpunc: standard input is a listening socket, not a connection (inetd: use nowait; systemd: Accept=yes)\n"},
+		{activated, nil, "cpunc: the socket from systemd is not on standard input (use Accept=yes and StandardInput=socket)\n"},
+		{activated, connection, ""},
+	} {
+		cmd := exec.Command(test.args[0], test.args[1:]...)
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		if test.stdin != nil { // a nil *os.File is not nil as an io.Reader
+			cmd.Stdin = test.stdin
+		}
+		err := cmd.Run()
+		status := cmd.ProcessState.ExitCode()
+		if wantStatus := min(len(test.want), 1); said.String() != test.want || status != wantStatus {
+			t.Errorf("%q: %q, %v, want %q, status %d", test.args, &said, err, test.want, wantStatus)
+		}
 	}
 }
 

@@ -19,6 +19,8 @@ func saveTerminal(tty tcell.Tty) (restore func(text string)) {
 	}
 }
 
+func isListening(*os.File) bool { return false }
+
 func lockFile(*os.File) error { return nil }
 
 func maxDescriptors() int { return 0 } // unknown

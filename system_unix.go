@@ -57,6 +57,19 @@ func suspend() {
 	}
 }
 
+// isListening reports whether f is a socket that waits for connections.
+func isListening(f *os.File) (yes bool) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	conn.Control(func(fd uintptr) {
+		n, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
+		yes = err == nil && n != 0
+	})
+	return yes
+}
+
 // lockFile locks f for this process. It fails at once if another process has
 // the lock.
 func lockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
