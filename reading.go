@@ -64,6 +64,7 @@ type gain struct {
 	mode   [modes]float64
 	sum    float64
 	back   float64     // total decrease of counters
+	wrong  float64     // by how much counters may be wrong
 	leaped [modes]bool // gained more than the elapsed time allows
 	time   float64     // elapsed, summed over the CPUs; of one CPU if their number is unknown
 }
@@ -75,6 +76,7 @@ func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
 	elapsed, off := span(from, to)
 	each := elapsed.Seconds() * countRate
 	g.time = each * float64(cmp.Or(cpus, 1))
+	g.wrong = (off+2*tick).Seconds()*countRate*float64(cmp.Or(cpus, 1)) + g.time/100
 	most := (each*(1+slackPart) + (off+slack).Seconds()*countRate) * float64(cmp.Or(cpus, runtime.NumCPU()))
 	var delta [modes]float64
 	for i := range delta {
@@ -120,9 +122,10 @@ const (
 
 // known reports whether the counters account for enough of the elapsed time.
 // Those of an idle counter that stands still, or of a machine that slept, do not.
+// A small decrease, as iowait often has, does not matter.
 func (g gain) known() bool {
 	least := minCounted
-	if g.back > 0 || g.leaped != [modes]bool{} {
+	if g.back > g.wrong || g.leaped != [modes]bool{} {
 		least = minTrusted
 	}
 	return g.sum > 0 && g.sum >= least*g.time
@@ -216,13 +219,8 @@ func cores(from, to *sample) []float64 {
 // with counters of another machine, or if their number is unknown.
 func busyByClock(from, to *sample) float64 {
 	g := totalGain(from, to)
-	_, off := span(from, to)
-	wrong := (off+2*tick).Seconds()*countRate*float64(to.cpus) + g.time/100
-	if g.back < wrong { // as iowait often does; the other counters are still exact
-		g.back = 0
-	}
 	free := g.mode[idle] + g.mode[iowait]
-	if !g.known() || to.cpus == 0 || g.time <= 0 || g.leaped[idle] || g.leaped[iowait] || free > g.time+wrong {
+	if !g.known() || to.cpus == 0 || g.time <= 0 || g.leaped[idle] || g.leaped[iowait] || free > g.time+g.wrong {
 		return math.NaN()
 	}
 	return min(max(0, 100*(1-free/g.time)), 100)

@@ -92,6 +92,7 @@ func checkReading(t *testing.T, w word, line string) (values []float64) {
 }
 
 // Whatever the counters are, readings are within their bounds, and modes add up to 100.
+// They are known together with cpu, without which busy is not known either.
 func FuzzStat(f *testing.F) {
 	files, _ := filepath.Glob("testdata/counters/*.txtar")
 	for _, file := range files {
@@ -102,12 +103,18 @@ func FuzzStat(f *testing.F) {
 		f.Add(archive.Files[0].Data, archive.Files[1].Data, int64(time.Second))
 	}
 	f.Fuzz(func(t *testing.T, from, to []byte, elapsed int64) {
+		known := map[word]bool{}
 		for _, w := range []word{cpuWord, coresWord, modesWord, busyWord} {
 			if line := readAs(w, from, to, time.Duration(elapsed)); line != "" {
-				if n := len(checkReading(t, w, line)); w != coresWord && n != w.width() || n > maxCPUs {
+				values := checkReading(t, w, line)
+				if n := len(values); w != coresWord && n != w.width() || n > maxCPUs {
 					t.Errorf("%s has %d numbers", w, n)
 				}
+				known[w] = !math.IsNaN(values[0])
 			}
+		}
+		if known[modesWord] != known[cpuWord] || known[busyWord] && !known[cpuWord] {
+			t.Errorf("known: %v", known)
 		}
 		checkRatchet(t, from, to)
 	})
