@@ -362,7 +362,7 @@ func readPressure() (waited time.Duration, when moment, err error) {
 		return fmt.Errorf(`no "some" total in %s`, path)
 	})
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) { // not built in, or switched off
-		err = fmt.Errorf("no pressure stall information in %s", path)
+		err = fmt.Errorf("no pressure stall information in %s (boot with psi=1 if the kernel has it)", path)
 	}
 	return waited, when, err
 }
