@@ -371,7 +371,7 @@ func readPressure() (waited time.Duration, when moment, err error) {
 // Prometheus takes every decrease for a reset.
 type ratchet struct {
 	mu   sync.Mutex
-	held map[int]counts
+	held []row // in order of CPU number
 }
 
 // hotplugged is the decrease of idle, in seconds, after which a CPU is taken
@@ -379,23 +379,39 @@ type ratchet struct {
 // node_exporter.
 const hotplugged = 3
 
-// hold returns rows in which a counter that decreased has its previous value.
-func (r *ratchet) hold(rows []row) []row {
+// hold takes the newest counters. One that decreased keeps its value.
+func (r *ratchet) hold(rows []row) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	held := make(map[int]counts, len(rows))
-	whole := make([]row, 0, len(rows))
-	for _, now := range rows {
-		before := r.held[now.cpu]
+	old := r.held
+	r.held = slices.Clone(rows)
+	for i := range r.held {
+		now := &r.held[i]
+		for len(old) > 0 && old[0].cpu < now.cpu {
+			old = old[1:]
+		}
+		if len(old) == 0 || old[0].cpu > now.cpu {
+			continue
+		}
+		before := old[0].counts
 		if before[idle] > now.counts[idle] && before.seconds(idle)-now.seconds(idle) >= hotplugged {
 			before = counts{}
 		}
 		for mode := range before {
 			now.counts[mode] = max(now.counts[mode], before[mode])
 		}
-		held[now.cpu] = now.counts
-		whole = append(whole, now)
 	}
-	r.held = held
-	return whole
+}
+
+// next returns the counters of the first CPU whose number is at least cpu. A
+// scrape gets one at a time, so that a client that does not read holds no copy
+// of all.
+func (r *ratchet) next(cpu int) (found row, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i, _ := slices.BinarySearchFunc(r.held, cpu, func(r row, cpu int) int { return r.cpu - cpu })
+	if i == len(r.held) {
+		return row{}, false
+	}
+	return r.held[i], true
 }

@@ -425,7 +425,8 @@ func (w *web) metrics(ctx context.Context, out io.Writer) error {
 		fmt.Fprintf(text, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", name, help, kind)
 	}
 	family("node_cpu_seconds_total", "counter", "Seconds the CPUs spent in each mode.")
-	for _, r := range w.ratchet.hold(cores.rows) {
+	w.ratchet.hold(cores.rows)
+	for r, ok := w.ratchet.next(0); ok; r, ok = w.ratchet.next(r.cpu + 1) {
 		for mode, name := range modeNames {
 			fmt.Fprintf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", r.cpu, name, r.seconds(mode))
 		}

@@ -201,6 +201,9 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 		if err = cmp.Or(err, s.flush(ctx, conn)); err != nil {
 			return err
 		}
+		if cap(s.unsent) > 1<<10 {
+			s.unsent = nil // a rare case; do not keep the memory until the next one
+		}
 		if !open || readErr != nil {
 			return s.ending(ctx, readErr)
 		}
@@ -278,6 +281,11 @@ func (s *session) refuse(err error) {
 func (s *session) answer(ctx context.Context, w word) {
 	line, err := s.reply(ctx, w)
 	s.refuse(err)
+	if len(s.unsent) > 1<<10 && cap(s.unsent) < maxReply {
+		// Growing by doubling would leave as much garbage for every client that
+		// does not read.
+		s.unsent = slices.Grow(s.unsent, maxReply+len(line)-len(s.unsent))
+	}
 	s.unsent = append(s.unsent, line...)
 }
 
@@ -334,9 +342,7 @@ func (s *session) flush(ctx context.Context, conn net.Conn) error {
 		tcp.SetLinger(0)
 		tcp.Close()
 	}
-	if s.unsent = s.unsent[:0]; cap(s.unsent) > 1<<10 {
-		s.unsent = nil // a rare case; do not keep the memory until the next one
-	}
+	s.unsent = s.unsent[:0]
 	return err
 }
 
