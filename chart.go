@@ -22,6 +22,7 @@ type chart struct {
 	// only.
 	mono, ascii bool
 
+	first   time.Time // when the first reading comes, if not at once
 	names   []string
 	newest  []string
 	points  []point // oldest first
@@ -233,6 +234,9 @@ func (c *chart) button(w int) string {
 // of the values in it.
 func (c *chart) caption(shown []point, w int) string {
 	text := fmt.Sprintf("interval %s  window %s", c.pace, brief(c.window))
+	if len(c.points) == 0 && !c.first.IsZero() {
+		return text + "  first reading at " + c.first.In(c.location).Format(time.TimeOnly)
+	}
 	var all extent
 	for _, p := range shown {
 		for _, x := range p.values {

@@ -25,7 +25,7 @@ const (
 // A dialer connects to addresses of every kind.
 type dialer struct {
 	wait    time.Duration // timeout for connecting
-	first   time.Duration // time that the first line of this machine covers
+	first   time.Duration // time that the first replies of this machine cover
 	verbose bool
 	stderr  io.Writer // standard error of commands
 }
@@ -76,20 +76,31 @@ func isBusy(err error) bool {
 }
 
 // thisMachine starts a session for this machine over a pipe in memory. Its
-// first replies cover the given time, within limits. Closing the connection
-// ends the session.
+// first replies cover the given time, but at least minWindow.
 func thisMachine(first time.Duration) net.Conn {
 	client, server := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	smp := newSampler()
-	smp.least = max(min(first, smp.least), minWindow)
-	go func() {
+	smp.least = max(first, minWindow)
+	smp.most = max(smp.most, smp.least+firstWindow)
+	go func() { // ends when the connection is closed
 		defer onPanic()
-		defer cancel()
 		smp.record(ctx) // so that the first replies wait at the same time, not in turn
 		(&session{sampler: smp}).serve(ctx, server)
 	}()
-	return client
+	return local{client, cancel}
+}
+
+// local is a connection to this machine. Closing it ends the session, even one
+// that is waiting to reply.
+type local struct {
+	net.Conn
+	end context.CancelFunc
+}
+
+func (l local) Close() error {
+	l.end()
+	return l.Conn.Close()
 }
 
 // A peer is the client's end of a session.
@@ -97,15 +108,18 @@ type peer struct {
 	net.Conn
 	cancelBye func() bool // cancels the bye at the end of the run, and reports whether that was in time
 	unread    []byte
-	blank     int  // bytes of empty lines since the request
-	lines     bool // the server has ended a reply with a newline, so it ends all of them with one
-	replied   bool // whether it has replied to a request
+	blank     int            // bytes of empty lines since the request
+	lines     bool           // the server has ended a reply with a newline, so it ends all of them with one
+	replied   [readings]bool // whether it has replied to the word
 }
 
 // ask sends the words in one request and returns the numbers of each reply as
-// text.
-func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
+// text. A first reply to a word may take longer than wait by first.
+func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 	deadline := time.Now().Add(wait)
+	if slices.ContainsFunc(ws, func(w word) bool { return !p.replied[w] }) {
+		deadline = deadline.Add(first)
+	}
 	p.blank = 0
 	if len(bytes.TrimSpace(p.unread)) > 0 {
 		return nil, fmt.Errorf("unsolicited data: %s", excerpt(p.unread))
@@ -125,7 +139,7 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 		line, err := p.line(w, deadline)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, fmt.Errorf("no reply within %v", wait)
+			return nil, fmt.Errorf("no reply within %v (to wait longer: -w)", wait)
 		case err == io.EOF:
 			err = errors.New("connection closed")
 		case err != nil:
@@ -140,6 +154,7 @@ func (p *peer) ask(ws []word, wait time.Duration) ([][]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		p.replied[w] = true
 	}
 	return replies, nil
 }

@@ -49,7 +49,9 @@ func polled(t *testing.T, p *poller) (lines []string, err error) {
 	if p.words == nil {
 		p.words = []word{cpuWord}
 	}
-	p.wait = 10 * time.Second
+	if p.wait == 0 {
+		p.wait = 10 * time.Second
+	}
 	if p.hosts == nil {
 		p.hosts = []*host{{address: address{network: "tcp", host: "alpha", port: "5000"}}}
 	}
@@ -136,7 +138,7 @@ func TestServersMisbehave(t *testing.T) {
 			}
 		}, "12.5", 450 * time.Millisecond},
 		{"closes", func(c net.Conn) { c.Close() }, "alpha:5000: connection closed", 0},
-		{"never answers", func(c net.Conn) { time.Sleep(time.Minute) }, "alpha:5000: no reply within 10s", 10 * time.Second},
+		{"never answers", func(c net.Conn) { time.Sleep(time.Minute) }, "alpha:5000: no reply within 10s (to wait longer: -w)", 10 * time.Second},
 		{"trickles", func(c net.Conn) {
 			for range 1000 {
 				time.Sleep(50 * time.Millisecond)
@@ -144,7 +146,7 @@ func TestServersMisbehave(t *testing.T) {
 					return
 				}
 			}
-		}, "alpha:5000: no reply within 10s", 10 * time.Second},
+		}, "alpha:5000: no reply within 10s (to wait longer: -w)", 10 * time.Second},
 		{"answers rubbish", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 \x1b[2J\n") }, `alpha:5000: unexpected reply to "cpu": "HTTP/1.1 \x1b[2J" (is it a cpunc server?)`, 0},
 		{"answers too much", func(c net.Conn) { io.WriteString(c, "1.0 2.0\n") }, `alpha:5000: unexpected reply to "cpu": "1.0 2.0" (is it a cpunc server?)`, 0},
 		{"answers nan", func(c net.Conn) { io.WriteString(c, "nan\n") }, "nan", 0},
@@ -189,6 +191,25 @@ func TestServersMisbehave(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A first reply to a word may take longer than -w, because a server that has just started
+// delays it. The others may not.
+func TestFirstReplyTakesLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := strings.NewReader("cpu\nload\nload")
+		delays := []time.Duration{10900 * time.Millisecond, 10900 * time.Millisecond, 10100 * time.Millisecond}
+		lines, err := polled(t, &poller{first: time.Second, input: &lineReader{bufio.NewScanner(in), "standard input"}, dial: scripted(t, func(n int, request string, conn net.Conn) {
+			if request != "bye" {
+				time.Sleep(delays[n])
+				io.WriteString(conn, map[string]string{"cpu": "1.0\n", "load": "1.00 2.00 3.00\n"}[request])
+			}
+		})})
+		expect(t, lines, "0.00 10.90 1.0", "10.90 21.80 1.00 2.00 3.00")
+		if want := "alpha:5000: no reply within 10s (to wait longer: -w)"; err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	})
 }
 
 // A reply without a newline ends with a silence. A newline that arrives later is not
@@ -404,7 +425,7 @@ func FuzzServer(f *testing.F) {
 		}
 		server := &peer{Conn: conn}
 		for {
-			_, err := server.ask([]word{coresWord}, time.Minute)
+			_, err := server.ask([]word{coresWord}, time.Minute, 0)
 			if cap(server.unread) > 4*maxAnswer {
 				t.Errorf("a buffer of %d bytes", cap(server.unread))
 			}

@@ -283,6 +283,7 @@ func newPoller(opt *options, rests pauses) *poller {
 		words:    opt.read.words,
 		interval: opt.interval.Duration,
 		wait:     opt.wait.Duration,
+		first:    firstWindow, // a listener that has just started delays its first replies for so long
 		count:    int(opt.count),
 		keep:     opt.keep,
 		dial: func(ctx context.Context, a address) (net.Conn, error) {
@@ -296,6 +297,9 @@ func newPoller(opt *options, rests pauses) *poller {
 	}
 	for _, a := range opt.addresses {
 		p.hosts = append(p.hosts, &host{address: a})
+		if a.network == memory {
+			p.first = max(p.first, d.first)
+		}
 	}
 	if opt.read.stdin {
 		p.input = &lineReader{bufio.NewScanner(os.Stdin), "standard input"}
@@ -427,6 +431,9 @@ func newChart(opt *options, hosts []*host) chart {
 		quantity, c.least = "Load average", 0
 	case loads > 0:
 		quantity += " and load average"
+	}
+	if hosts[0].network == memory && !opt.read.stdin && loads < len(opt.read.words) {
+		c.first = time.Now().Add(opt.interval.Duration)
 	}
 	var names []string
 	for _, h := range hosts {

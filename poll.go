@@ -47,6 +47,7 @@ type poller struct {
 	input    *lineReader // if not nil, it provides the words and sets the pace
 	interval time.Duration
 	wait     time.Duration // timeout for a reply
+	first    time.Duration // how much longer a first reply may take
 	count    int           // number of lines; 0: no limit
 	keep     bool          // reconnect lost hosts, and emit gaps meanwhile
 	dial     func(context.Context, address) (net.Conn, error)
@@ -98,6 +99,9 @@ func (p *poller) poll(ctx context.Context) error {
 		if !ok {
 			return errEnd
 		}
+		if lines == 0 && p.hosts[0].network == memory {
+			c.start = l.at // the first line covers the interval that ends with it
+		}
 		if p.interval > 0 {
 			l.at = c.stamp(tick, l.at)
 		}
@@ -138,8 +142,7 @@ func (p *poller) following(c *clock, n int, patient, answered bool) int {
 func (p *poller) late() time.Duration { return max(p.interval/2, maxLate) }
 
 // mayTakeLonger reports whether the first tick has no time limit: a command may
-// take long to connect, and this machine takes a whole interval for its first
-// line.
+// take long to connect, and the first line of this machine takes an interval.
 func (p *poller) mayTakeLonger() bool {
 	return slices.ContainsFunc(p.hosts, func(h *host) bool {
 		return h.network == command && !p.keep || h.network == memory
@@ -323,19 +326,18 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	if len(ws) == 0 {
 		return [][]string{}, nil
 	}
-	replies, err := h.peer.ask(ws, p.wait)
+	replies, err := h.peer.ask(ws, p.wait, p.first)
 	h.lines = h.peer.lines
-	if _, stale := err.(staleError); stale && h.peer.replied && p.keep && h.network != command {
+	if _, stale := err.(staleError); stale && h.peer.replied != [readings]bool{} && p.keep && h.network != command {
 		// The listener may have closed the idle connection long ago, or may
 		// have been restarted.
 		p.drop(h)
 		if dialErr := p.connect(ctx, h); dialErr != nil {
 			return nil, h.wrap(err)
 		}
-		replies, err = h.peer.ask(ws, p.wait)
+		replies, err = h.peer.ask(ws, p.wait, p.first)
 	}
 	if err == nil {
-		h.peer.replied = true
 		return replies, nil
 	}
 	if h.network == command { // Ctrl-C also ends the command, perhaps before ctx is done

@@ -273,21 +273,37 @@ func TestFirstAnswerAtTheEnd(t *testing.T) {
 	}
 }
 
-// The first line for this machine covers one interval, but at least 100 ms and at most
-// a second.
+// The first line for this machine covers one interval, but at least 100 ms, even if -w
+// is shorter. The second one covers the next interval.
 func TestFirstLineOfThisMachine(t *testing.T) {
-	for interval, want := range map[time.Duration]time.Duration{0: minWindow, 250 * time.Millisecond: 250 * time.Millisecond, time.Second: time.Second, time.Minute: time.Second} {
+	for _, text := range []string{"0", "0.25", "1", "60", "1h"} {
 		synctest.Test(t, func(t *testing.T) {
 			k := newKernel(1, quarter)
 			defer func(real func(source) sample) { readSource = real }(readSource)
 			readSource = k.ask
-			for _, keep := range []bool{false, true} {
+			for _, keep := range []string{"", "-k"} {
 				begin := time.Now()
-				p := &poller{interval: interval, count: 1, keep: keep, hosts: []*host{{address: address{network: memory}}}, dial: dialer{first: interval}.dial}
-				lines, err := polled(t, p)
-				if err != nil || len(lines) != 1 || !strings.HasSuffix(lines[0], " "+k.percent(begin, begin.Add(want))) || time.Since(begin) < want || time.Since(begin) > want+byeTime {
-					t.Errorf("every %v: %q, %v after %v, want one that covers %v", interval, lines, err, time.Since(begin), want)
+				opt, err := parse(strings.Fields("-w 0.01 -c 2 -i " + text + " " + keep))
+				if err != nil {
+					t.Fatal(err)
 				}
+				p := newPoller(opt, nil)
+				if p.interval == 0 {
+					p.count = 1 // the next line would be the same one
+				}
+				lines, err := polled(t, p)
+				if err != nil {
+					t.Error(err)
+				}
+				want := []string{fmt.Sprintf("0.00 0.10 %s", k.percent(begin, begin.Add(minWindow)))}
+				if p.interval > 0 {
+					want = nil
+					for n := range 2 {
+						end := time.Duration(n+1) * p.interval
+						want = append(want, fmt.Sprintf("%.2f %.2[1]f %[2]s", end.Seconds(), k.percent(begin.Add(end-p.interval), begin.Add(end))))
+					}
+				}
+				expect(t, lines, want...)
 			}
 		})
 	}
