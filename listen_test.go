@@ -494,7 +494,7 @@ func TestSoak(t *testing.T) {
 	go smp.run(ctx) // ends with ctx
 	srv := &server{sampler: smp, idle: 5 * time.Second, maxConns: 1200}
 	addr, _ := serving(t, srv)
-	path := filepath.Join(t.TempDir(), "sock")
+	path := filepath.Join(shortDir(t), "sock")
 	unix, err := listenUnix(ctx, path)
 	if err != nil {
 		t.Fatal(err)
@@ -673,7 +673,7 @@ func TestListenersAtOnce(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("requires the Unix sockets of Linux")
 	}
-	dir := t.TempDir()
+	dir := shortDir(t)
 	path := filepath.Join(dir, "sock")
 	for round := range 30 {
 		if round%2 == 1 { // a stale socket

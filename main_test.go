@@ -104,6 +104,21 @@ func leftovers() (goroutines, descriptors []string) {
 	return goroutines, descriptors
 }
 
+// shortDir returns a new directory for sockets, whose paths may have 107 bytes. That of
+// t.TempDir may be longer.
+func shortDir(t *testing.T) string {
+	parent := "/tmp"
+	if runtime.GOOS == "windows" {
+		parent = ""
+	}
+	dir, err := os.MkdirTemp(parent, "cpunc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // noting returns a write function that also appends the text to a file.
 func noting(name string, write func([]byte) error) func([]byte) error {
 	return func(text []byte) error {

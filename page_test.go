@@ -203,6 +203,7 @@ func openBrowser(t *testing.T) context.Context {
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
 		chromedp.UserDataDir(t.TempDir()),
+		chromedp.Env("TMPDIR="+shortDir(t)), // for its socket
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
 		// Otherwise each window loads invisible pages for the suggestions of its

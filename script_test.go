@@ -102,6 +102,7 @@ func TestScripts(t *testing.T) {
 				env.Setenv("MOST", "900000")
 			}
 			env.Setenv("MAN", filepath.Join(here, "cpunc.1"))
+			env.Setenv("SHORT", shortDir(t))
 			env.Setenv("CONTRIB", filepath.Join(here, "contrib"))
 			return nil
 		},
@@ -111,6 +112,9 @@ func TestScripts(t *testing.T) {
 				return exec.Command("unshare", "-n", "ip", "link", "add", "type", "veth").Run() == nil, nil
 			case "pidns": // whether a process can be the first of a namespace
 				return exec.Command("unshare", "-p", "-f", "true").Run() == nil, nil
+			case "login": // whether sshd can run commands as this user
+				entry, err := exec.Command("getent", "passwd", strconv.Itoa(os.Getuid())).Output()
+				return err == nil && !regexp.MustCompile(`/(nologin|false)\n$`).Match(entry), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
