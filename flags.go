@@ -340,6 +340,7 @@ func (opt *options) check() error {
 		{opt.ask && opt.graph, "--ask cannot be used with --graph"},
 		{opt.ask && commands && !opt.keep, "--ask with --exec requires --keep"},
 		{given("unix") && opt.socket == "", "--unix: empty path"},
+		{len(opt.socket) > maxSocketPath, fmt.Sprintf("--unix: path longer than the %d bytes that a socket may have (a relative path may be shorter)", maxSocketPath)},
 		{given("port") && opt.port == "", "--port: empty argument"}, // "$PORT" when PORT is not set
 		{slices.Contains(opt.operands, ""), "empty argument"},
 		{slices.ContainsFunc(opt.commands, func(c string) bool { return strings.TrimSpace(c) == "" }), "--exec: empty command"},

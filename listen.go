@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -43,123 +42,6 @@ const (
 
 // keepAlive detects a peer that has disappeared within half a minute.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
-
-// A unixListener removes its socket when it is closed, if that is still the one
-// at path.
-type unixListener struct {
-	*net.UnixListener
-	path   string
-	socket os.FileInfo
-}
-
-// listenUnix listens on a socket at path that only its owner can use. It
-// replaces a stale socket. If several processes start at once with the same
-// path, one succeeds and the others fail.
-func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	unlock, err := lockPath(ctx, path)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if old, err := os.Lstat(path); err == nil && old.Mode().Type() != os.ModeSocket {
-		return nil, errors.New("exists and is not a socket")
-	}
-	if err := checkUnused(path); err != nil {
-		return nil, err
-	}
-	// In a directory of its own, nobody can connect to the socket before its
-	// mode is set. Renaming it replaces a stale socket atomically.
-	dir, err := os.MkdirTemp(filepath.Dir(path), ".cpunc")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	hidden := filepath.Join(dir, "s")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden, Net: "unix"})
-	if errors.Is(err, syscall.EINVAL) { // because the temporary path is a little longer
-		err = syscall.ENAMETOOLONG
-	}
-	if err != nil {
-		return nil, err
-	}
-	l := &unixListener{UnixListener: ln, path: path}
-	if err = os.Chmod(hidden, 0o600); err == nil {
-		if l.socket, err = os.Lstat(hidden); err == nil {
-			err = os.Rename(hidden, path)
-		}
-	}
-	if err != nil {
-		ln.Close()
-		return nil, err
-	}
-	return l, nil
-}
-
-// checkUnused fails if a process listens on the socket at path, or if path
-// cannot be dialed.
-func checkUnused(path string) error {
-	for _, kind := range []string{"unix", "unixgram", "unixpacket"} {
-		conn, err := net.DialTimeout(kind, path, time.Second)
-		if err == nil {
-			conn.Close()
-		}
-		busy, ok := err.(net.Error)
-		switch {
-		case err == nil, ok && busy.Timeout():
-			return errors.New("address already in use")
-		case errors.Is(err, os.ErrPermission):
-			return err
-		case kind == "unix" && errors.Is(err, syscall.EINVAL): // path is too long to be dialed
-			return syscall.ENAMETOOLONG
-		}
-	}
-	return nil
-}
-
-// lockTime is how long another process may take to create or remove its socket.
-const lockTime = 5 * time.Second
-
-// lockPath waits until no other process is creating or removing a socket at
-// path, and prevents that until unlock. The lock is on a separate file, which
-// exists only as long as the lock.
-func lockPath(ctx context.Context, path string) (unlock func(), err error) {
-	name := path + ".lock"
-	for deadline := time.Now().Add(lockTime); ; {
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		if lockFile(f) == nil {
-			mine, mineErr := f.Stat()
-			now, nowErr := os.Lstat(name)
-			if mineErr == nil && nowErr == nil && os.SameFile(mine, now) {
-				return func() { os.Remove(name); f.Close() }, nil
-			}
-		}
-		f.Close() // locked by another process, or just removed by it
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			return nil, errors.New("address already in use")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
-func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
-
-func (l *unixListener) Close() error {
-	soon, cancel := context.WithTimeout(context.Background(), leaveTime)
-	defer cancel()
-	if unlock, err := lockPath(soon, l.path); err == nil {
-		defer unlock()
-		// A new socket at path may have the same inode number, so the times are
-		// compared, too.
-		now, err := os.Lstat(l.path)
-		if err == nil && os.SameFile(now, l.socket) && now.ModTime().Equal(l.socket.ModTime()) {
-			os.Remove(l.path)
-		}
-	}
-	return l.UnixListener.Close()
-}
 
 // A server serves all connections of one listener.
 type server struct {

@@ -729,6 +729,66 @@ func TestListenersAtOnce(t *testing.T) {
 	}
 }
 
+// shortDir returns a temporary directory in which the paths of sockets are not too
+// long, wherever TMPDIR is.
+func shortDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/tmp", "cpunc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// A socket is never open to others, not even while it is created. A directory that
+// somebody else has locked delays a listener for a second.
+func TestPrivateSocket(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere the umask of the process counts")
+	}
+	dir := shortDir(t)
+	path := filepath.Join(dir, "s")
+	var watching sync.WaitGroup
+	stop := make(chan struct{})
+	watching.Go(func() {
+		for {
+			if now, err := os.Lstat(path); err == nil && now.Mode() != os.ModeSocket|0o600 {
+				t.Errorf("the socket has mode %v", now.Mode())
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	for range 200 {
+		ln, err := listenUnix(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln.Close()
+	}
+	close(stop)
+	watching.Wait()
+	other, err := os.Open(dir)
+	if err != nil || isLocked(other) {
+		t.Fatal("cannot lock a directory", err)
+	}
+	defer other.Close()
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		ln, err := listenUnix(t.Context(), path)
+		if err != nil || time.Since(begin).Round(100*time.Millisecond) != lockTime {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		ln.Close()
+		if took := time.Since(begin); took > 2*lockTime {
+			t.Errorf("ended after %v", took)
+		}
+	})
+}
+
 // Headers need more memory than their size, so too many small ones are refused.
 func TestManyHeaders(t *testing.T) {
 	addr, _ := serving(t, &server{})

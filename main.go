@@ -49,7 +49,8 @@ Each of these files uses only the ones below it:
 	flags.go       the command line
 	graph.go       the chart on a terminal: keys, mouse, resizing
 	chart.go       the chart as a grid of cells
-	listen.go      sockets, accepting connections, limits, the log of clients
+	listen.go      accepting connections, limits, the log of clients
+	unix.go        Unix sockets to listen on
 	http.go        the same readings over HTTP; page.html is the page for browsers
 	poll.go        polling several hosts at each tick, reconnecting
 	dial.go        connecting to one host, requests and replies

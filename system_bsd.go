@@ -4,6 +4,7 @@ package main
 
 import (
 	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,3 +13,10 @@ import (
 func flushOutput(fd int) { unix.IoctlSetPointerInt(fd, unix.TIOCFLUSH, unix.TCOFLUSH) }
 
 var setKeepAlive func(fd uintptr, c net.KeepAliveConfig) error
+
+// makePrivate lets only the owner use a Unix socket that is bound next. undo
+// ends the effect on other sockets.
+func makePrivate(uintptr) (undo func()) {
+	old := syscall.Umask(0o177)
+	return func() { syscall.Umask(old) }
+}

@@ -22,3 +22,10 @@ var setKeepAlive = func(fd uintptr, c net.KeepAliveConfig) error {
 		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, c.Count),
 	)
 }
+
+// makePrivate lets only the owner use a Unix socket that is bound next. undo
+// ends the effect on other sockets.
+func makePrivate(fd uintptr) (undo func()) {
+	syscall.Fchmod(int(fd), 0o600)
+	return func() {}
+}

@@ -21,8 +21,12 @@ func saveTerminal(tty tcell.Tty) (restore func(text string)) {
 
 func isListening(*os.File) bool { return false }
 
-func lockFile(*os.File) error { return nil }
+func isLocked(*os.File) bool { return false }
 
 func maxDescriptors() int { return 0 } // unknown
 
 var setKeepAlive func(fd uintptr, c net.KeepAliveConfig) error
+
+const maxSocketPath = 107 // bytes
+
+func makePrivate(uintptr) (undo func()) { return func() {} }

@@ -70,9 +70,11 @@ func isListening(f *os.File) (yes bool) {
 	return yes
 }
 
-// lockFile locks f for this process. It fails at once if another process has
-// the lock.
-func lockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+// isLocked reports whether another process has locked f. If not, it locks f
+// until f is closed.
+func isLocked(f *os.File) bool {
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == syscall.EWOULDBLOCK
+}
 
 // maxDescriptors returns how many files this process may have open.
 var maxDescriptors = sync.OnceValue(func() int {
@@ -82,3 +84,5 @@ var maxDescriptors = sync.OnceValue(func() int {
 	}
 	return int(limit.Cur)
 })
+
+const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1 // bytes
