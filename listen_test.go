@@ -729,17 +729,6 @@ func TestListenersAtOnce(t *testing.T) {
 	}
 }
 
-// shortDir returns a temporary directory in which the paths of sockets are not too
-// long, wherever TMPDIR is.
-func shortDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("/tmp", "cpunc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // A socket is never open to others, not even while it is created. A directory that
 // somebody else has locked delays a listener for a second.
 func TestPrivateSocket(t *testing.T) {
