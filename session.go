@@ -226,7 +226,7 @@ func (s *session) receive(ctx context.Context, conn net.Conn, in []byte) (int, e
 // last read.
 func (s *session) ending(ctx context.Context, err error) error {
 	switch {
-	case err == io.EOF, ctx.Err() != nil:
+	case err == io.EOF, isReset(err), ctx.Err() != nil: // health checks reset connections instead of closing them
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w for %v", errIdle, s.idle)

@@ -356,6 +356,24 @@ func TestErrorLineArrives(t *testing.T) {
 	}
 }
 
+// A client that resets its connection, as health checks do, has left like any other.
+func TestReset(t *testing.T) {
+	for _, ask := range []string{"", "cpu", "cpu lo"} {
+		client, server := dialed(t)
+		ended := make(chan error)
+		go func() { ended <- (&session{sampler: still()}).serve(t.Context(), server) }()
+		client.Write([]byte(ask))
+		if ask != "" {
+			bufio.NewReader(client).ReadString('\n')
+		}
+		client.SetLinger(0)
+		client.Close()
+		if err := <-ended; err != nil {
+			t.Errorf("after %q: %v", ask, err)
+		}
+	}
+}
+
 // A client that reads nothing is cut off after 10 s.
 func TestStuckClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

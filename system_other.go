@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/gdamore/tcell/v3"
 )
@@ -30,3 +31,7 @@ var setKeepAlive func(fd uintptr, c net.KeepAliveConfig) error
 const maxSocketPath = 107 // bytes
 
 func makePrivate(uintptr) (undo func()) { return func() {} }
+
+func isReset(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "forcibly closed") // by Windows
+}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"math"
 	"os"
 	"os/signal"
@@ -86,3 +87,5 @@ var maxDescriptors = sync.OnceValue(func() int {
 })
 
 const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1 // bytes
+
+func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
