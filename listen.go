@@ -162,7 +162,7 @@ func beginsHTTP(conn net.Conn) bool {
 		n, readErr := conn.Read(in[:])
 		for _, b := range in[:n] {
 			w, err := scan.next(b)
-			if err != nil || w != noWord {
+			if w != noWord || err != nil && err != errMark {
 				return err == errHTTP
 			}
 		}

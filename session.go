@@ -27,6 +27,10 @@ var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH
 // errHTTP means that the client speaks HTTP.
 var errHTTP = errors.New("speaks HTTP")
 
+// errMark means that the client waits for a telnet timing mark, as telnet does
+// after Ctrl-C: it drops all output until then.
+var errMark = errors.New("timing mark")
+
 // errIdle means that the client has been idle for too long.
 var errIdle = errors.New("idle")
 
@@ -45,10 +49,10 @@ type scanner struct {
 
 // next takes one byte. It returns the word that is complete with it, or an
 // error if it ends an unknown word. The error is errHTTP if the first word is
-// an HTTP method.
+// an HTTP method, or errMark if the client wants a telnet timing mark.
 func (s *scanner) next(b byte) (word, error) {
-	if s.negotiates(b) {
-		return noWord, s.overflow()
+	if taken, err := s.negotiate(b); taken {
+		return noWord, cmp.Or(err, s.overflow())
 	}
 	switch b {
 	case '\r', '\n':
@@ -78,16 +82,20 @@ func (s *scanner) next(b byte) (word, error) {
 // to IAC. An option follows WILL, WONT, DO and DONT, which are between SB and
 // IAC, and data up to IAC SE follows SB.
 const (
-	telnetSE  = 240
-	telnetSB  = 250
-	telnetIAC = 255
+	telnetSE   = 240
+	telnetSB   = 250
+	telnetWill = 251
+	telnetDo   = 253
+	telnetIAC  = 255
+
+	telnetMark = 6 // an option
 )
 
-// negotiates reports whether b belongs to a telnet command, which is skipped.
-// IAC before anything else is a byte of the token.
-func (s *scanner) negotiates(b byte) bool {
+// negotiate takes b if it belongs to a telnet command, which is skipped. IAC
+// before anything else is a byte of the token. The error is errMark or nil.
+func (s *scanner) negotiate(b byte) (taken bool, err error) {
 	if s.command == 0 && b != telnetIAC {
-		return false
+		return false, nil
 	}
 	s.token[s.n+s.command] = b
 	s.command++
@@ -98,7 +106,10 @@ func (s *scanner) negotiates(b byte) bool {
 	case length == 2 && b < telnetSE:
 		s.n++
 		s.command = 0
-		return false
+		return false, nil
+	case length == 3 && command[1] == telnetDo && b == telnetMark:
+		s.command = 0
+		return true, errMark
 	case length == 2 && (b < telnetSB || b == telnetIAC),
 		length == 3 && command[1] != telnetSB,
 		length > 3 && command[length-2] == telnetIAC && b == telnetSE:
@@ -107,7 +118,7 @@ func (s *scanner) negotiates(b byte) bool {
 		command[length-2] = 0 // the two are one byte of data
 		s.command--
 	}
-	return true
+	return true, nil
 }
 
 // finish ends a word, at white space, at the maximum length or at the end of
@@ -239,11 +250,15 @@ func (s *session) ending(ctx context.Context, err error) error {
 func (s *session) process(ctx context.Context, conn net.Conn, input []byte) (open bool, err error) {
 	for i, b := range input {
 		w, wrong := s.scan.next(b)
-		if wrong == errHTTP {
+		switch wrong {
+		case errHTTP:
 			s.begun = append([]byte(s.scan.text()+" "), input[i+1:]...)
 			return false, errHTTP
+		case errMark:
+			s.unsent = append(s.unsent, telnetIAC, telnetWill, telnetMark)
+		default:
+			s.refuse(wrong)
 		}
-		s.refuse(wrong)
 		if w == noWord {
 			if s.scan.full() {
 				return false, nil
