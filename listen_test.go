@@ -109,7 +109,10 @@ var raceEnabled = sync.OnceValue(func() bool {
 // others.
 func TestBadCompany(t *testing.T) {
 	silent, slow, greedy, rude := 5000, 300, 40, 100
-	if testing.Short() || raceEnabled() {
+	if testing.Short() {
+		t.Skip("slow clients need ten seconds")
+	}
+	if raceEnabled() {
 		silent, slow, greedy, rude = 500, 100, 20, 20
 	}
 	for checkDescriptors(2*(silent+slow+greedy+rude)+200) != nil {
@@ -408,8 +411,8 @@ func program(t *testing.T) string {
 // A listener that is out of descriptors waits without spinning, reports it once, and
 // serves again when descriptors are free.
 func TestOutOfDescriptors(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("requires ulimit and the /proc of Linux")
+	if runtime.GOOS != "linux" || testing.Short() {
+		t.Skip("requires a second, ulimit and the /proc of Linux")
 	}
 	sh, err := exec.LookPath("sh")
 	if err != nil {

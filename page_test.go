@@ -418,6 +418,9 @@ func sameLines(t *testing.T, what string, got, sent []string) {
 }
 
 func TestPage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a browser")
+	}
 	t.Parallel()
 	tabs := openBrowser(t)
 	base := servePage(t, 2)
