@@ -345,26 +345,32 @@ func readPressure() (waited time.Duration, when moment, err error) {
 		return 0, within(time.Now(), time.Now()), fmt.Errorf("no pressure stall information on %s", runtime.GOOS)
 	}
 	path := procFile("pressure", "cpu")
-	when, err = readKernel(path, "", func(text []byte) error {
-		for line := range strings.Lines(string(text)) {
-			kind, rest, _ := strings.Cut(line, " ")
-			_, total, found := strings.Cut(rest, "total=")
-			if kind != "some" || !found {
-				continue
-			}
-			µs, err := strconv.ParseInt(strings.TrimSpace(total), 10, 64)
-			if err != nil || µs < 0 || µs > math.MaxInt64/1000 {
-				return fmt.Errorf("invalid total %q in %s", strings.TrimSpace(total), path)
-			}
-			waited = time.Duration(µs) * time.Microsecond
-			return nil
-		}
-		return fmt.Errorf(`no "some" total in %s`, path)
+	when, err = readKernel(path, "", func(text []byte) (err error) {
+		waited, err = parsePressure(text, path)
+		return err
 	})
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) { // not built in, or switched off
 		err = fmt.Errorf("no pressure stall information in %s (boot with psi=1 if the kernel has it)", path)
 	}
 	return waited, when, err
+}
+
+// parsePressure parses the text of /proc/pressure/cpu.
+func parsePressure(text []byte, path string) (waited time.Duration, err error) {
+	for line := range strings.Lines(string(text)) {
+		kind, rest, _ := strings.Cut(line, " ")
+		_, total, found := strings.Cut(rest, "total=")
+		if kind != "some" || !found {
+			continue
+		}
+		total = strings.TrimSpace(total)
+		µs, err := strconv.ParseInt(total, 10, 64)
+		if err != nil || µs < 0 || µs > math.MaxInt64/1000 {
+			return 0, fmt.Errorf("invalid total %q in %s", total, path)
+		}
+		return time.Duration(µs) * time.Microsecond, nil
+	}
+	return 0, fmt.Errorf(`no "some" total in %s`, path)
 }
 
 // A ratchet keeps counters from decreasing, because the rate function of

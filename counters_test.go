@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -54,4 +55,25 @@ func TestSetOfCPUs(t *testing.T) {
 		}
 		sets[s.set] = cpus
 	}
+}
+
+// Whatever is in the files, load averages and pressure are finite and not negative.
+func FuzzLoadAndPressure(f *testing.F) {
+	for _, text := range []string{
+		"0.50 0.25 0.10 1/100 1000\n", "nan 0 0", "0x1p4 1 1", "1 2", "1e9 . -1",
+		"some avg10=1.00 avg60=1.00 avg300=1.00 total=7000000\nfull avg10=0.00 total=0\n", "some total=-5", "some total=9223372036854775807",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		averages, err := parseLoad(text, "loadavg")
+		for _, x := range averages {
+			if err == nil && !(x >= 0 && x <= math.MaxFloat64) {
+				t.Errorf("load averages %v of %q", averages, text)
+			}
+		}
+		if waited, err := parsePressure(text, "pressure"); err == nil && waited < 0 {
+			t.Errorf("pressure %v of %q", waited, text)
+		}
+	})
 }
