@@ -5,6 +5,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +16,9 @@ import (
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 // chartOf returns a chart of the values of f, one reading a second.
-func chartOf(title string, least float64, seconds int, names []string, f func(second, column int) float64) *chart {
-	c := &chart{title: title, pace: "1s", least: least, window: time.Minute, location: time.UTC}
+func chartOf(subject string, seconds int, names []string, f func(second, column int) float64) *chart {
+	c := &chart{subject: subject, intervalText: "1s", window: time.Minute, location: time.UTC, asked: []word{cpuWord}}
+	c.colors = 8
 	for s := range seconds {
 		l := line{at: noon.Add(time.Duration(s) * time.Second), names: names}
 		for i := range names {
@@ -36,54 +39,109 @@ func sine(s, i int) float64 {
 	return 50 + 45*math.Sin(float64(s)/8+float64(i))
 }
 
+// gapped is sine with a gap in the second column.
+func gapped(s, i int) float64 {
+	if i == 1 && s > 20 && s < 35 {
+		return math.NaN()
+	}
+	return sine(s, 2*i)
+}
+
+// namesOf returns the names of the columns of readings.
+func namesOf(cpus int, ws ...word) (names []string) {
+	var l line
+	for _, w := range ws {
+		l.add("", []word{w}, [][]string{nil}, cpus)
+	}
+	return l.names
+}
+
+// inModes returns how much of the time was spent in each mode.
+func inModes(s, i int) float64 {
+	shares := []float64{20 + 15*math.Sin(float64(s)/6), 3, 10 + 8*math.Sin(float64(s)/4), 4, 1, 2, 5 * float64(s/20%2)}
+	if i < len(shares) {
+		return shares[i]
+	}
+	left := 100.0
+	for _, share := range shares {
+		left -= share
+	}
+	return left
+}
+
 func TestFrames(t *testing.T) {
-	cores := make([]string, 64)
-	for i := range cores {
-		cores[i] = columnName(coresWord, i)
-	}
+	cpu := []string{"cpu"}
 	hosts := []string{"web1:5000/cpu", "web2:5000/cpu"}
-	gapped := func(s, i int) float64 {
-		if i == 1 && s > 20 && s < 35 {
-			return math.NaN()
-		}
-		return sine(s, 2*i)
-	}
-	stopped := chartOf("CPU utilization (%)  localhost:5000", 100, 30, []string{"cpu"}, sine)
+	stopped := chartOf("localhost:5000", 30, cpu, sine)
 	stopped.gap()
-	stopped.add(line{at: noon.Add(50 * time.Second), names: []string{"cpu"}, columns: []string{"10.0"}})
-	stopped.add(line{at: noon.Add(55 * time.Second), names: []string{"cpu"}, columns: []string{"90.0"}})
+	stopped.add(line{at: noon.Add(50 * time.Second), names: cpu, columns: []string{"10.0"}})
+	stopped.add(line{at: noon.Add(55 * time.Second), names: cpu, columns: []string{"90.0"}})
 	stopped.stopped = true
-	stopped.message = "localhost:5000: connection closed; reconnecting"
-	zoomed := chartOf("CPU utilization (%)  localhost:5000", 100, 300, []string{"cpu"}, square)
+	stopped.say("localhost:5000: connection closed; reconnecting", noon.Add(55*time.Second))
+	zoomed := chartOf("localhost:5000", 300, cpu, square)
 	zoomed.zoom(0.5)
-	zoomed.message = "localhost:5000: connection closed; reconnecting"
-	mono := chartOf("CPU utilization (%)  web1:5000, web2:5000", 100, 70, hosts, gapped)
-	mono.mono = true
-	ascii := chartOf("CPU utilization (%)  web1:5000, web2:5000", 100, 70, hosts, gapped)
-	ascii.ascii = true
-	keys := chartOf("CPU utilization (%)  localhost:5000", 100, 61, []string{"cpu"}, square)
+	zoomed.say("localhost:5000: connection closed; reconnecting", noon.Add(50*time.Second)) // ten seconds ago
+	back := chartOf("localhost:5000", 300, cpu, sine)
+	for range 6 {
+		back.move(-0.25)
+	}
+	mono, ascii := look{mono: true}, look{ascii: true, colors: 6}
+	with := func(l look, c *chart) *chart {
+		c.look = l
+		return c
+	}
+	keys := chartOf("localhost:5000", 61, cpu, square)
 	keys.help = true
+	later := chartOf("this machine", 0, nil, square)
+	later.first = noon.Add(time.Minute)
+	three := chartOf("this machine", 70, namesOf(2, cpuWord, loadWord, pressureWord), func(s, i int) float64 { return sine(s, i) / float64(1+19*(i%4)) })
+	three.cpus = 2
+	negative := chartOf("thermometer", 70, []string{"inside", "outside"}, func(s, i int) float64 { return sine(s, i)*float64(3*i-1) - 20 })
+	hot := func(s, i int) float64 {
+		switch {
+		case s > 40 && s < 45, s > 50 && i == 3:
+			return math.NaN()
+		case i%16 == 3:
+			return 100
+		}
+		return max(0, sine(s, i/4)-30*float64(i%2))
+	}
 	for _, test := range []struct {
 		name string
 		*chart
 		w, h int
 	}{
-		{"square", chartOf("CPU utilization (%)  localhost:5000", 100, 61, []string{"cpu"}, square), 80, 24},
-		{"young", chartOf("CPU utilization (%)  localhost:5000", 100, 1, []string{"cpu"}, square), 60, 12},
-		{"empty", chartOf("CPU utilization (%)  localhost:5000", 100, 0, nil, square), 60, 12},
-		{"hosts", chartOf("CPU utilization (%)  web1:5000, web2:5000", 100, 70, hosts, gapped), 100, 30},
-		{"load", chartOf("Load average  localhost:5000", 0, 100, []string{"load1", "load5", "load15"}, func(s, i int) float64 { return sine(s, i) / 30 }), 80, 20},
-		{"cores", chartOf("CPU utilization (%)  localhost:5000", 100, 61, cores, sine), 80, 24},
+		{"square", chartOf("localhost:5000", 61, cpu, square), 80, 24},
+		{"young", chartOf("localhost:5000", 1, cpu, square), 60, 12},
+		{"empty", chartOf("localhost:5000", 0, nil, square), 60, 12},
+		{"later", later, 60, 12},
+		{"hosts", chartOf("web1:5000, web2:5000", 70, hosts, gapped), 100, 30},
+		{"load", chartOf("localhost:5000", 100, namesOf(0, loadWord), func(s, i int) float64 { return sine(s, i) / 30 }), 80, 20},
+		{"cores", chartOf("localhost:5000", 61, namesOf(8, coresWord), sine), 80, 24},
+		{"heat", chartOf("localhost:5000", 61, namesOf(64, coresWord), hot), 80, 38},
+		{"hottest", chartOf("localhost:5000", 61, namesOf(64, coresWord), hot), 80, 24},
+		{"shades", with(mono, chartOf("localhost:5000", 61, namesOf(64, coresWord), hot)), 80, 24},
+		{"console", with(ascii, chartOf("localhost:5000", 61, namesOf(12, coresWord, modesWord), func(s, i int) float64 {
+			if i < 12 {
+				return hot(s, i)
+			}
+			return inModes(s, i-12)
+		})), 80, 24},
+		{"modes", chartOf("localhost:5000", 61, namesOf(0, modesWord), inModes), 80, 24},
+		{"three", three, 80, 24},
+		{"negative", negative, 80, 24},
 		{"stopped", stopped, 110, 20},
 		{"zoomed", zoomed, 80, 16},
-		{"mono", mono, 80, 24},
-		{"ascii", ascii, 80, 24},
+		{"back", back, 80, 16},
+		{"mono", with(mono, chartOf("web1:5000, web2:5000", 70, hosts, gapped)), 80, 24},
+		{"ascii", with(ascii, chartOf("web1:5000, web2:5000", 70, hosts, gapped)), 80, 24},
 		{"keys", keys, 80, 16},
-		{"small", chartOf("CPU utilization (%)  localhost:5000", 100, 61, []string{"cpu"}, square), 30, 8},
-		{"tiny", chartOf("CPU utilization (%)  localhost:5000", 100, 61, []string{"cpu"}, square), 29, 8},
+		{"hash", with(ascii, chartOf("wéb1", 61, cpu, sine)), 60, 12},
+		{"small", chartOf("localhost:5000", 61, cpu, square), 30, 8},
+		{"tiny", chartOf("localhost:5000", 61, cpu, square), 29, 8},
 	} {
 		golden := filepath.Join("testdata", test.name+".frame")
-		got := test.draw(test.w, test.h).String()
+		got := test.draw(noon.Add(time.Minute), test.w, test.h).String()
 		if *update {
 			if err := os.WriteFile(golden, []byte(got), 0o666); err != nil {
 				t.Fatal(err)
@@ -99,15 +157,27 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// Without colors, each curve has a different mark.
+// Without colors, each curve has a different mark. With colors, curves have marks if
+// some share a color.
 func TestMarksDiffer(t *testing.T) {
-	for _, c := range []*chart{{mono: true}, {ascii: true}} {
+	for _, test := range []struct {
+		look
+		curves, marks int
+	}{
+		{look{mono: true}, 64, 64},
+		{look{ascii: true}, 64, 64},
+		{look{colors: 8}, 8, 1},
+		{look{colors: 8}, 9, 9},
+		{look{colors: 6}, 8, 8},
+	} {
+		p := panel{look: test.look}
+		p.columns = make([]int, test.curves)
 		seen := map[string]bool{}
-		for i := range 64 {
-			seen[c.mark(i)] = true
+		for i := range test.curves {
+			seen[p.mark(i)] = true
 		}
-		if len(seen) < 64 {
-			t.Errorf("%d marks for 64 curves", len(seen))
+		if len(seen) != test.marks {
+			t.Errorf("%+v: %d marks for %d curves, want %d", test.look, len(seen), test.curves, test.marks)
 		}
 	}
 }
@@ -115,14 +185,37 @@ func TestMarksDiffer(t *testing.T) {
 // There is a dot at the time and value of every reading.
 func TestCurve(t *testing.T) {
 	const w, h = 80, 24
-	c := chartOf("CPU", 100, 61, []string{"cpu"}, sine)
-	f := c.draw(w, h)
-	rows, left := h-4-1, 5
-	for s := range 61 {
-		x := left + int(math.Round(float64(s)/60*float64(2*(w-left)-1)))/2
-		y := 1 + int(math.Round((1-sine(s, 0)/100)*float64(4*rows-1)))/4
+	c := chartOf("localhost:5000", 61, []string{"cpu"}, sine)
+	f := c.draw(noon, w, h)
+	p := c.panels()[0]
+	p.lay(w, 0, h-3)
+	left := 5
+	s := c.stretch(60*time.Second, time.Minute, 2*(w-left))
+	for second := range 61 {
+		x, y := left+s.at(time.Duration(second)*time.Second)/2, 1+p.axis.dot(sine(second, 0))/4
+		if x < left {
+			continue
+		}
 		if r := f.runes[y*w+x]; r < 0x2800 || r > 0x28ff {
-			t.Errorf("second %d, %.1f: no dot at %d, %d, but %q", s, sine(s, 0), x, y, r)
+			t.Errorf("second %d, %.1f: no dot at %d, %d, but %q", second, sine(second, 0), x, y, r)
+		}
+	}
+}
+
+// 0 and 100 lie on the lines of the grid, which are the same number of rows apart.
+func TestScale(t *testing.T) {
+	for rows := 2; rows < 120; rows++ {
+		for _, low := range []float64{0, -20, -100} {
+			sc := newScale(low, 100, rows)
+			if sc.height() > rows || rows-sc.height() > 1+rows/4 {
+				t.Errorf("%d of %d rows", sc.height(), rows)
+			}
+			for _, l := range sc.labels() {
+				v, err := strconv.ParseFloat(l.text, 64)
+				if err != nil || sc.dot(v)/4 != l.at || sc.dot(v)%4 != 1 {
+					t.Errorf("%d rows: %q at dot %d, its line in row %d", rows, l.text, sc.dot(v), l.at)
+				}
+			}
 		}
 	}
 }
@@ -131,8 +224,8 @@ func TestCurve(t *testing.T) {
 // that it keeps is bounded.
 func TestChartIsBounded(t *testing.T) {
 	names := []string{"a", "b", "c", "d"}
-	c := chartOf("CPU", 0, 100000, names, func(s, i int) float64 { return float64(s%1000) * math.Pow(10, float64(3*i-6)) })
-	if n := len(c.points) * len(names); n > maxNumbers+len(names) {
+	c := chartOf("localhost:5000", 100000, names, func(s, i int) float64 { return float64(s%1000) * math.Pow(10, float64(3*i-6)) })
+	if n := len(c.times) * len(names); n > maxNumbers {
 		t.Errorf("%d numbers are kept", n)
 	}
 	for range 50 {
@@ -140,7 +233,7 @@ func TestChartIsBounded(t *testing.T) {
 	}
 	for w := 0; w < 120; w += 29 {
 		for h := 0; h < 40; h += 7 {
-			f := c.draw(w, h)
+			f := c.draw(noon, w, h)
 			if len(f.runes) != w*h {
 				t.Fatalf("%d×%d: %d cells", w, h, len(f.runes))
 			}
@@ -149,53 +242,71 @@ func TestChartIsBounded(t *testing.T) {
 	for range 100 {
 		c.zoom(0.5)
 	}
-	c.draw(80, 24)
+	c.draw(noon, 80, 24)
 }
 
 // A server that sends more and more columns uses a bounded amount of memory.
 func TestColumnsAreBounded(t *testing.T) {
-	c := chartOf("CPU", 100, 100000, []string{"cpu0"}, sine)
+	c := chartOf("localhost:5000", 100000, []string{"cpu0"}, sine)
 	l := line{at: noon.Add(100000 * time.Second)}
 	for i := range 32000 {
 		l.names = append(l.names, columnName(coresWord, i))
 		l.columns = append(l.columns, "1.0")
 	}
 	c.add(l)
-	if n := len(c.points) * len(c.names); n > maxNumbers || len(c.names) != maxCurves {
+	if n := len(c.times) * len(c.names); n > maxNumbers || len(c.names) != maxCurves {
 		t.Errorf("%d numbers of %d curves are kept", n, len(c.names))
 	}
-	if got := c.draw(80, 24).String(); !strings.Contains(got, "and 10") {
-		t.Errorf("the other curves are not mentioned in\n%s", got)
+	if got := c.draw(noon, 80, 24).String(); !strings.Contains(got, "hottest of 27 each") {
+		t.Errorf("the number of CPUs a line is not mentioned in\n%s", got)
 	}
 }
 
 // Columns that appear later are not confused with earlier ones.
 func TestColumnsChange(t *testing.T) {
-	c := chartOf("CPU", 100, 3, []string{"cpu0"}, sine)
+	c := chartOf("localhost:5000", 3, []string{"cpu0"}, sine)
 	c.add(line{at: noon.Add(3 * time.Second), names: []string{"cpu0", "cpu1"}, columns: []string{"1.0", "2.0"}})
 	c.add(line{at: noon.Add(4 * time.Second), names: []string{"cpu1"}, columns: []string{"3.0"}})
-	if got := c.points[3].values; len(got) != 1 || got[0] != 2 {
+	if got := c.values; len(got) != 1 || !math.IsNaN(got[0][0]) || got[0][3] != 2 || got[0][4] != 3 {
 		t.Errorf("%v", got)
 	}
-	if !math.IsNaN(c.points[0].values[0]) {
-		t.Errorf("%v", c.points[0].values)
-	}
-	c.draw(80, 24)
+	c.draw(noon, 80, 24)
 }
 
 func TestRoundOver(t *testing.T) {
 	for x, want := range map[float64]float64{0: 0.5, 0.3: 0.5, 0.7: 1, 1: 1, 1.1: 2, 3: 5, 7: 10, 10: 10, 64: 100, 130: 200} {
-		if got := roundOver([]point{{noon, []float64{math.NaN(), x}}}); got != want {
+		if got := roundOver(x); got != want {
 			t.Errorf("over %v: %v, want %v", x, got, want)
 		}
 	}
 }
 
+// A day at 1 Hz or seven hours at 10 Hz costs no more than a fresh chart.
 func BenchmarkFrame(b *testing.B) {
-	c := chartOf("CPU utilization (%)  localhost:5000", 100, 600, []string{"cpu"}, sine)
-	c.window = 10 * time.Minute
-	for b.Loop() {
-		c.draw(200, 50)
+	for _, test := range []struct {
+		name             string
+		readings, curves int
+		w, h             int
+	}{
+		{"fresh", 60, 1, 80, 24},
+		{"day at 1 Hz", 86400, 1, 80, 24},
+		{"7 h at 10 Hz", 252000, 1, 80, 24},
+		{"18000x1", 18000, 1, 200, 50},
+		{"18000x8", 18000, 8, 200, 50},
+		{"3600x64", 3600, 64, 200, 50},
+		{"3600x512", 3600, 512, 200, 50},
+	} {
+		names := []string{"cpu"}
+		if test.curves > 1 {
+			names = namesOf(test.curves, coresWord)
+		}
+		c := chartOf("localhost:5000", test.readings, names, sine)
+		c.window = time.Duration(test.readings) * time.Second
+		b.Run(test.name, func(b *testing.B) {
+			for b.Loop() {
+				c.draw(noon, test.w, test.h)
+			}
+		})
 	}
 }
 
@@ -205,11 +316,11 @@ func TestReadmeChart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := chartOf("CPU utilization (%)  localhost:5000", 100, 95, []string{"cpu"}, func(s, _ int) float64 {
+	c := chartOf("localhost:5000", 95, []string{"cpu"}, func(s, _ int) float64 {
 		return min(100, max(1, 52+38*math.Sin(float64(s)/7)+14*math.Sin(float64(s)*1.9)))
 	})
 	var want strings.Builder
-	for row := range strings.Lines(c.draw(76, 18).String()) {
+	for row := range strings.Lines(c.draw(noon, 76, 18).String()) {
 		want.WriteString("    " + row)
 	}
 	if !strings.Contains(string(readme), want.String()) {
@@ -217,23 +328,41 @@ func TestReadmeChart(t *testing.T) {
 	}
 }
 
-func TestTitle(t *testing.T) {
+func TestTitles(t *testing.T) {
 	for _, test := range []struct {
-		want string
 		args []string
+		want []string
 	}{
-		{"CPU utilization (%)  this machine", []string{"-g"}},
-		{"Load average  this machine", []string{"-g", "-r", "load"}},
-		{"CPU utilization (%) and load average  web1:5000, web2:80", []string{"-g", "-r", "cpu,load", "web1", "web2:80"}},
-		{"CPU utilization (%)  ssh web1, ssh web2 x", []string{"-g", "-e", "ssh web1", "-e", "ssh web2 x"}},
+		{[]string{"-g"}, []string{"CPU utilization (%)  this machine"}},
+		{[]string{"-g", "-r", "load", "web1"}, []string{"Load average  web1:5000"}},
+		{[]string{"-g", "-r", "cpu,load,pressure", "web1", "web2:80"}, []string{"CPU utilization (%)  web1:5000, web2:80", "Load average", "CPU pressure (%)"}},
+		{[]string{"-g", "-e", "ssh web1", "-e", "ssh web2 x"}, []string{"CPU utilization (%)  ssh web1, ssh web2 x"}},
 	} {
 		opt, err := parse(test.args)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c := newChart(opt, newPoller(opt, nil).hosts); c.title != test.want {
-			t.Errorf("%q: title %q, want %q", test.args, c.title, test.want)
+		c := newChart(opt, newPoller(opt, nil).hosts)
+		var titles []string
+		for _, p := range c.panels() {
+			titles = append(titles, p.title)
 		}
+		if !slices.Equal(titles, test.want) {
+			t.Errorf("%q: titles %q, want %q", test.args, titles, test.want)
+		}
+	}
+	modes := slices.Concat(namesOf(0, modesWord), namesOf(0, cpuWord))
+	for i, name := range modes {
+		modes[i] = "web1/" + name
+	}
+	modes = append(modes, "web2/user", "web2/cpu")
+	c := chartOf("web1, web2", 3, modes, sine)
+	var titles []string
+	for _, p := range c.panels() {
+		titles = append(titles, p.title)
+	}
+	if want := []string{"CPU time by mode (%)  web1", "CPU utilization (%)", "CPU time by mode (%)  web2"}; !slices.Equal(titles, want) {
+		t.Errorf("titles %q, want %q", titles, want)
 	}
 }
 
@@ -247,12 +376,12 @@ func TestFirstReadingOfChart(t *testing.T) {
 		c := newChart(opt, newPoller(opt, nil).hosts)
 		says := "first reading at " + time.Now().Add(time.Minute).Format("15:04:")
 		late := "first reading at " + time.Now().Add(time.Minute-time.Second).Format("15:04:") // just before the full minute
-		text := c.draw(80, 24).String()
+		text := c.draw(time.Now(), 80, 24).String()
 		if got := strings.Contains(text, says) || strings.Contains(text, late); got != want {
 			t.Errorf("%s: want %v:\n%s", args, want, text)
 		}
 		c.add(line{at: time.Now(), names: []string{"cpu"}, columns: []string{"12.5"}})
-		if text := c.draw(80, 24).String(); strings.Contains(text, "first reading") {
+		if text := c.draw(time.Now(), 80, 24).String(); strings.Contains(text, "first reading") {
 			t.Errorf("%s, after the first reading:\n%s", args, text)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gdamore/tcell/v3"
 	"golang.org/x/term"
@@ -79,7 +78,7 @@ func (g *graph) open() error {
 	go func() { defer onPanic(); g.run() }() // ends with close
 	if isTerminal(os.Stderr) {
 		stderr.hold(func(message string) {
-			g.change(func(c *chart) { c.message = quoteOdd(message) })
+			g.say(quoteOdd(message))
 		})
 	}
 	return nil
@@ -93,6 +92,12 @@ func (g *graph) show(l line) error {
 		return nil
 	}
 	return g.open()
+}
+
+// say shows a message on the chart for a while.
+func (g *graph) say(message string) {
+	g.change(func(c *chart) { c.say(message, time.Now()) })
+	time.AfterFunc(messageTime, func() { signalTo(g.changed) })
 }
 
 // isOpen reports whether the graph has been opened.
@@ -151,6 +156,7 @@ func (g *graph) attach(dev tcell.Tty, restore func(text string)) error {
 	g.tty.Store(t)
 	g.change(func(c *chart) {
 		c.mono = screen.Colors() < 8
+		c.colors = len(curveColors(screen.Colors()))
 		c.ascii = !isUTF8(screen.CharacterSet()) || lacksBraille(os.Getenv("TERM"))
 	})
 	return nil
@@ -266,6 +272,12 @@ func (g *graph) handle(event tcell.Event) bool {
 			g.toggle()
 		case key == "?", key == "h":
 			g.change(func(c *chart) { c.help = !c.help })
+		case event.Key() == tcell.KeyLeft:
+			g.change(func(c *chart) { c.move(-0.25) })
+		case event.Key() == tcell.KeyRight:
+			g.change(func(c *chart) { c.move(0.25) })
+		case event.Key() == tcell.KeyEnd:
+			g.change(func(c *chart) { c.back = false })
 		case key == "+":
 			g.change(func(c *chart) { c.zoom(0.5) })
 		case key == "-":
@@ -286,7 +298,7 @@ func (g *graph) handle(event tcell.Event) bool {
 func (g *graph) isOnButton(x, y int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return y == g.h-1 && x < utf8.RuneCountInString(g.chart.button(g.w))
+	return y == g.h-1 && x < cells(g.chart.button(time.Now(), g.w))
 }
 
 // suspend gives the terminal back and stops the job. When that is continued, it
@@ -328,7 +340,7 @@ func (g *graph) draw() {
 	stale := g.stale
 	g.w, g.h, g.stale = w, h, false
 	g.mu.Unlock()
-	f := c.draw(w, h)
+	f := c.draw(time.Now(), w, h)
 	if stale {
 		g.screen.Sync()
 		g.shown = nil
@@ -342,7 +354,7 @@ func (g *graph) draw() {
 		// Most cells have not changed, and setting a cell costs more than
 		// drawing it.
 		if fresh || r != old.runes[at] || f.styles[at] != old.styles[at] {
-			g.screen.SetContent(at%f.w, at/f.w, r, nil, cellStyle(f.styles[at], c.mono, g.screen.Colors()))
+			g.screen.SetContent(at%f.w, at/f.w, r, nil, cellStyle(f.styles[at], g.screen.Colors()))
 		}
 	}
 	g.shown = f
@@ -353,29 +365,6 @@ func (g *graph) draw() {
 // redrawAll makes the next picture replace everything on the screen.
 func (g *graph) redrawAll() {
 	g.change(func(*chart) { g.stale = true })
-}
-
-// curveColors are colors of the terminal's palette that can be told apart, and
-// seen on dark and on light backgrounds. The first six are those of a terminal
-// with fewer than 256 colors.
-var curveColors = []int{2, 3, 6, 5, 1, 4, 208, 39, 141, 71, 203, 178, 30, 168, 100, 67}
-
-// cellStyle returns the style of a cell for tcell.
-func cellStyle(s style, mono bool, colors int) tcell.Style {
-	base := tcell.StyleDefault
-	switch {
-	case s == dim:
-		return base.Dim(true)
-	case s == bold:
-		return base.Bold(true)
-	case s >= 0 && !mono:
-		n := len(curveColors)
-		if colors < 256 {
-			n = 6
-		}
-		return base.Foreground(tcell.PaletteColor(curveColors[int(s)%n]))
-	}
-	return base
 }
 
 // A terminal is what the library reads and writes. Its size is bounded, because
@@ -404,6 +393,21 @@ func (t *terminal) Write(text []byte) (int, error) {
 		}
 	}
 	return len(text), nil
+}
+
+// Drain and Stop change the modes of the terminal, which release has restored.
+func (t *terminal) Drain() error {
+	if t.released.Load() {
+		return nil
+	}
+	return t.Tty.Drain()
+}
+
+func (t *terminal) Stop() error {
+	if t.released.Load() {
+		return nil
+	}
+	return t.Tty.Stop()
 }
 
 func (t *terminal) Read(p []byte) (int, error) {

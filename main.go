@@ -48,7 +48,14 @@ Each of these files uses only the ones below it:
 	completion.go  completion scripts for shells
 	flags.go       the command line
 	graph.go       the chart on a terminal: keys, mouse, resizing
-	chart.go       the chart as a grid of cells
+	palette.go     the colors of the chart on that terminal
+	chart.go       the chart as a whole: time, window, messages
+	panel.go       a panel of it: axis, curves, legend
+	heat.go        many CPUs as a heat map
+	stack.go       modes on top of each other
+	axis.go        round values for a y axis
+	frame.go       a picture of character cells
+	history.go     the numbers in a chart
 	listen.go      accepting connections, limits, the log of clients
 	unix.go        Unix sockets to listen on
 	http.go        the same readings over HTTP; page.html is the page for browsers
@@ -78,6 +85,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -414,33 +422,28 @@ func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
 	}
 }
 
-// newChart returns an empty chart with the title and the axes that the options
-// require.
+// newChart returns an empty chart of what the options ask for.
 func newChart(opt *options, hosts []*host) chart {
-	quantity := "CPU utilization (%)"
-	c := chart{least: 100, window: opt.window.Duration, location: time.Local, pace: brief(opt.interval.Duration)}
-	loads := 0
-	for _, w := range opt.read.words {
-		if w == loadWord {
-			loads++
-		}
+	c := chart{
+		asked:        opt.read.words,
+		window:       opt.window.Duration,
+		location:     time.Local,
+		intervalText: formatDuration(opt.interval.Duration),
 	}
-	switch {
-	case opt.read.stdin:
-		c.pace = "on request"
-	case loads == len(opt.read.words):
-		quantity, c.least = "Load average", 0
-	case loads > 0:
-		quantity += " and load average"
-	}
-	if hosts[0].network == memory && !opt.read.stdin && loads < len(opt.read.words) {
-		c.first = time.Now().Add(opt.interval.Duration)
+	if opt.read.stdin {
+		c.asked, c.intervalText = []word{cpuWord}, "on request"
 	}
 	var names []string
 	for _, h := range hosts {
 		names = append(names, quoteOdd(h.String()))
 	}
-	c.title = quantity + "  " + strings.Join(names, ", ")
+	if len(hosts) == 1 && hosts[0].network == memory {
+		c.cpus = runtime.NumCPU()
+		if !opt.read.stdin && !slices.Equal(c.asked, []word{loadWord}) {
+			c.first = time.Now().Add(opt.interval.Duration)
+		}
+	}
+	c.subject = strings.Join(names, ", ")
 	c.zoom(1)
 	return c
 }

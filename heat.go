@@ -1,0 +1,148 @@
+package main
+
+import (
+	"math"
+	"slices"
+	"strings"
+)
+
+// A heatMap shows many CPUs as strips of color over time. With colors, a row of
+// cells has two lines.
+type heatMap struct {
+	look
+	names  []string // of the columns, one for each CPU
+	strips int
+	cpus   int // in each strip
+	lines  int // of each strip
+	perRow int // lines in a row of cells
+}
+
+// newHeatMap divides rows of cells into strips.
+func newHeatMap(l look, names []string, rows int) heatMap {
+	h := heatMap{look: l, names: names, perRow: 2}
+	if h.mono || h.ascii {
+		h.perRow = 1
+	}
+	room := rows * h.perRow
+	h.cpus = (len(names) + room - 1) / room
+	h.strips = (len(names) + h.cpus - 1) / h.cpus
+	h.lines = room / h.strips
+	return h
+}
+
+// rows returns the number of rows that have strips.
+func (h heatMap) rows() int { return (h.strips*h.lines + h.perRow - 1) / h.perRow }
+
+const (
+	unknown    = -1 // level of heat of a gap
+	heatLevels = 8  // above idle
+	idleBelow  = 5  // percent
+)
+
+// shades are the levels of heat without colors.
+var shades, asciiShades = []rune("·░░▒▒▓▓██"), []rune(".:-=+*#%@")
+
+// level returns the level of heat of a percentage. Level 0 is idle.
+func level(percent float64) int {
+	switch {
+	case math.IsNaN(percent):
+		return unknown
+	case percent < idleBelow:
+		return 0
+	}
+	return 1 + min(int((percent-idleBelow)*heatLevels/(100-idleBelow)), heatLevels-1)
+}
+
+// draw draws the heat map. Each cell shows the hottest number of its CPUs and of
+// its time.
+func (h heatMap) draw(f *frame, s stretch, columns []int, x, y int) {
+	w := len(s.edges) / 2
+	levels := slices.Repeat([]int{unknown}, w*h.rows()*h.perRow)
+	for strip := range h.strips {
+		hottest := slices.Repeat([]float64{math.NaN()}, w)
+		for _, column := range columns[strip*h.cpus : min((strip+1)*h.cpus, len(columns))] {
+			for i, b := range s.covered(column) {
+				if b.n > 0 && !(hottest[i/2] >= b.max) {
+					hottest[i/2] = b.max
+				}
+			}
+		}
+		for line := strip * h.lines; line < (strip+1)*h.lines; line++ {
+			for col, percent := range hottest {
+				levels[line*w+col] = level(percent)
+			}
+		}
+	}
+	for row := range h.rows() {
+		for col := range w {
+			upper, lower := levels[row*h.perRow*w+col], levels[(row*h.perRow+h.perRow-1)*w+col]
+			r, st := h.heatCell(upper, lower)
+			f.put(x+col, y+row, st, string(r))
+		}
+	}
+}
+
+// heatCell returns the look of a cell with one level of heat above another.
+func (l look) heatCell(upper, lower int) (rune, style) {
+	switch {
+	case upper == unknown && lower == unknown:
+		return ' ', plain
+	case l.ascii:
+		return asciiShades[max(upper, 0)], style{fg: heatInk(max(upper, 0)), quiet: upper == 0}
+	case l.mono:
+		return shades[max(upper, 0)], style{quiet: upper == 0}
+	case upper <= 0 && lower <= 0:
+		return '·', quiet
+	case upper == lower:
+		return '█', style{fg: heatInk(upper)}
+	case upper <= 0:
+		return '▄', style{fg: heatInk(lower)}
+	case lower <= 0:
+		return '▀', style{fg: heatInk(upper)}
+	}
+	return '▀', style{fg: heatInk(upper), bg: heatInk(lower)}
+}
+
+// labels returns the labels of the y axis: the numbers of CPUs, or the names of
+// their hosts where these begin. If a strip shows several CPUs, labels are
+// ranges.
+func (h heatMap) labels() (labels []label) {
+	every := 1 // strips from label to label
+	for every*h.lines < 2*h.perRow {
+		every *= 2
+	}
+	previous := ""
+	for strip := range h.strips {
+		first, last := strip*h.cpus, min((strip+1)*h.cpus, len(h.names))-1
+		host, text := splitName(h.names[first])
+		text = strings.TrimPrefix(text, "cpu")
+		if last > first {
+			_, end := splitName(h.names[last])
+			text += "-" + strings.TrimPrefix(end, "cpu")
+		}
+		if host != previous {
+			text = excerptName(host)
+		}
+		if host != previous || strip%every == 0 {
+			labels = append(labels, label{strip * h.lines / h.perRow, text})
+		}
+		previous = host
+	}
+	return labels
+}
+
+const maxHostLabel = 12 // cells
+
+// excerptName shortens the name of a host so that it fits at the axis.
+func excerptName(name string) string {
+	if letters := []rune(name); len(letters) > maxHostLabel {
+		return string(letters[:maxHostLabel-1]) + "…"
+	}
+	return name
+}
+
+// splitName splits the name of a column from that of its host, if it has one.
+func splitName(name string) (host, column string) {
+	i := strings.LastIndexByte(name, '/')
+	return name[:max(i, 0)], name[i+1:]
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// A history holds the numbers that a chart has received, by column.
+type history struct {
+	start  time.Time
+	times  []time.Duration // since start, ascending
+	names  []string
+	values [][]float64 // of each column, one for each time; NaN is a gap
+}
+
+const (
+	maxCurves  = 1 << 10
+	maxNumbers = 1 << 21 // in all columns
+)
+
+// snapshot returns a copy that later changes do not affect. It shares the
+// numbers, which are only appended to.
+func (h *history) snapshot() history {
+	copied := *h
+	copied.values = slices.Clone(h.values)
+	return copied
+}
+
+// add adds a number to each column. The columns are those of names, in which
+// earlier numbers keep their names.
+func (h *history) add(at time.Time, names []string, numbers []float64) {
+	if h.start.IsZero() {
+		h.start = at
+	}
+	if most := maxNumbers / max(len(names), 1); len(h.times) >= most {
+		h.drop(len(h.times) - most*7/8)
+	}
+	if !slices.Equal(h.names, names) {
+		h.rename(slices.Clone(names))
+	}
+	h.times = append(h.times, max(at.Sub(h.start), h.newest()))
+	for i, x := range numbers {
+		h.values[i] = append(h.values[i], x)
+	}
+}
+
+// gap ends the curves, so that the next numbers are not connected to them.
+func (h *history) gap() {
+	if len(h.times) == 0 {
+		return
+	}
+	h.times = append(h.times, h.newest())
+	for i := range h.values {
+		h.values[i] = append(h.values[i], math.NaN())
+	}
+}
+
+// drop forgets the oldest n numbers of each column.
+func (h *history) drop(n int) {
+	h.times = slices.Clone(h.times[n:])
+	for i, column := range h.values {
+		h.values[i] = slices.Clone(column[n:])
+	}
+}
+
+// rename moves the numbers to the new places of their columns.
+func (h *history) rename(names []string) {
+	was := map[string][]float64{}
+	for i, name := range slices.Backward(h.names) { // backward, so that the first of two equal names counts
+		was[name] = h.values[i]
+	}
+	h.values = make([][]float64, len(names))
+	for i, name := range names {
+		column, ok := was[name]
+		if !ok {
+			column = slices.Repeat([]float64{math.NaN()}, len(h.times))
+		}
+		h.values[i] = slices.Clone(column) // two columns may have the same name
+	}
+	h.names = names
+}
+
+// newest returns the time of the newest numbers.
+func (h *history) newest() time.Duration {
+	if len(h.times) == 0 {
+		return 0
+	}
+	return h.times[len(h.times)-1]
+}
+
+// A stretch is a part of a history, divided into steps of equal length. Steps
+// begin at multiples of it, so that a number stays in its step as time goes on.
+type stretch struct {
+	*history
+	begin, step time.Duration
+	edges       []int // numbers edges[i] to edges[i+1] are those of step i
+}
+
+// stretch returns n steps that cover the given window. The last one contains right.
+func (h *history) stretch(right, window time.Duration, n int) stretch {
+	s := stretch{history: h, step: max(window/time.Duration(n), 1), edges: make([]int, n+1)}
+	s.begin = (right/s.step - time.Duration(n-1)) * s.step
+	for i := range s.edges {
+		s.edges[i], _ = slices.BinarySearch(h.times, s.begin+time.Duration(i)*s.step)
+	}
+	return s
+}
+
+// at returns the step that contains t, which may be outside of the stretch.
+func (s stretch) at(t time.Duration) int {
+	return int(math.Floor(float64(t-s.begin) / float64(s.step)))
+}
+
+// last returns the number of a column before step i, or NaN.
+func (s stretch) last(column, i int) float64 {
+	if s.edges[i] == 0 {
+		return math.NaN()
+	}
+	return s.values[column][s.edges[i]-1]
+}
+
+// A bin is what the numbers of a column come to in one step.
+type bin struct {
+	extent
+	first, last float64 // NaN at a gap, and if there are none
+}
+
+// bins returns a bin for each step of a column.
+func (s stretch) bins(column int) []bin {
+	bins := make([]bin, len(s.edges)-1)
+	for i := range bins {
+		bins[i] = bin{first: math.NaN(), last: math.NaN()}
+		if numbers := s.values[column][s.edges[i]:s.edges[i+1]]; len(numbers) > 0 {
+			bins[i] = bin{extentOf(numbers), numbers[0], numbers[len(numbers)-1]}
+		}
+	}
+	return bins
+}
+
+// covered returns bins in which a number counts for the whole time since the one
+// before it, as readings do.
+func (s stretch) covered(column int) []bin {
+	bins := s.bins(column)
+	for i := len(bins) - 2; i >= 0; i-- {
+		if s.edges[i] == s.edges[i+1] && !math.IsNaN(s.last(column, i)) && !math.IsNaN(bins[i+1].first) {
+			bins[i] = bin{extentOf([]float64{bins[i+1].first}), bins[i+1].first, bins[i+1].first}
+		}
+	}
+	return bins
+}
+
+// with returns the extent of the numbers of both.
+func (e extent) with(other extent) extent {
+	switch {
+	case other.n == 0:
+		return e
+	case e.n == 0:
+		return other
+	}
+	return extent{e.n + other.n, min(e.min, other.min), max(e.max, other.max), e.sum + other.sum}
+}
+
+// extentOf returns the extent of numbers. It is fast, because a picture shows
+// hundreds of thousands.
+func extentOf(numbers []float64) extent {
+	e := extent{min: math.Inf(1), max: math.Inf(-1)}
+	for _, x := range numbers {
+		if x != x {
+			continue
+		}
+		e.n++
+		e.sum += x
+		if x < e.min {
+			e.min = x
+		}
+		if x > e.max {
+			e.max = x
+		}
+	}
+	return e
+}
