@@ -209,73 +209,76 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	if s.trace != nil {
 		s.trace(fmt.Sprintf("%q", r.Method+" "+r.URL.RequestURI()))
 	}
-	refuse := func(status int, why string) {
-		if s.trace != nil {
-			s.trace(why)
-		}
-		http.Error(out, "error: "+why, status)
-	}
 	// Browsers must not guess another type, and must not let other sites load
 	// the replies.
 	out.Header().Set("X-Content-Type-Options", "nosniff")
 	out.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
+	if status, err := w.respond(out, r, s); err != nil {
+		if s.trace != nil {
+			s.trace(err.Error())
+		}
+		http.Error(out, "error: "+err.Error(), status)
+	}
+}
+
+// respond writes the response to a request, or returns the status and the error
+// to respond with.
+func (w *web) respond(out http.ResponseWriter, r *http.Request, s *session) (status int, err error) {
+	const allowed = "GET, HEAD, OPTIONS"
 	path := strings.TrimPrefix(r.URL.Path, "/")
 	readings, err := parseReadings(strings.Split(path, ","))
 	switch {
 	case r.Host != "" && !w.allows(hostName(r.Host)): // without a host it is HTTP/1.0, which no browser uses
 		// Otherwise, a web page could read this machine by DNS rebinding,
 		// through a browser that can reach it.
-		refuse(http.StatusForbidden, fmt.Sprintf("host name %q not allowed (use an address, or allow it with --name)", hostName(r.Host)))
+		return http.StatusForbidden, fmt.Errorf("host name %q not allowed (use an address, or allow it with --name)", hostName(r.Host))
 	case r.Method == http.MethodOptions:
-		out.Header().Set("Allow", allowedMethods)
+		out.Header().Set("Allow", allowed)
 		out.WriteHeader(http.StatusNoContent)
+		return 0, nil
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		out.Header().Set("Allow", allowedMethods)
-		refuse(http.StatusMethodNotAllowed, "method not allowed (use GET or HEAD)")
+		out.Header().Set("Allow", allowed)
+		return http.StatusMethodNotAllowed, errors.New("method not allowed (use GET or HEAD)")
 	case path == "metrics":
 		s.scrapes++
 		setKind(out, "text/plain; version=0.0.4; charset=utf-8")
-		if err := w.metrics(w.ctx, out); err != nil {
-			refuse(http.StatusServiceUnavailable, err.Error())
-		}
+		return http.StatusServiceUnavailable, w.metrics(w.ctx, out)
 	case path == "" && strings.Contains(r.Header.Get("Accept"), "text/html"):
 		out.Header().Set("Content-Security-Policy", pagePolicy())
 		out.Header().Set("Referrer-Policy", "no-referrer")
 		setKind(out, "text/html; charset=utf-8")
 		out.Write(page)
+		return 0, nil
 	case path == "":
 		setKind(out, plainText)
 		io.WriteString(out, strings.Join(paths(), "\n")+"\n")
+		return 0, nil
 	case err != nil && !strings.Contains(path, ","):
-		refuse(http.StatusNotFound, "not found (known: "+strings.Join(paths(), ", ")+")")
+		return http.StatusNotFound, fmt.Errorf("not found (known: %s)", strings.Join(paths(), ", "))
 	case err != nil:
-		refuse(http.StatusBadRequest, err.Error())
-	default:
-		q, err := parseQuery(r.URL.RawQuery)
-		if err != nil {
-			refuse(http.StatusBadRequest, err.Error())
-			return
-		}
-		setKind(out, plainText)
-		lines := printer{w: out, header: q.header}
-		if q.time {
-			lines.timeFormat = timeFormat(q.interval)
-		}
-		if q.stream {
-			w.stream(out, r, s, readings, q.interval, &lines)
-			return
-		}
-		l, failed := w.read(s, readings)
-		if len(failed) > 0 {
-			refuse(http.StatusServiceUnavailable, failed[0].Error())
-			return
-		}
-		l.at = time.Now()
-		lines.print(l)
+		return http.StatusBadRequest, err
 	}
+	q, err := parseQuery(r.URL.RawQuery)
+	if err != nil {
+		return http.StatusBadRequest, err
+	}
+	setKind(out, plainText)
+	lines := printer{w: out, header: q.header}
+	if q.time {
+		lines.timeFormat = timeFormat(q.interval)
+	}
+	if q.stream {
+		w.stream(out, r, s, readings, q.interval, &lines)
+		return 0, nil
+	}
+	l, failed := w.read(s, readings)
+	if len(failed) > 0 {
+		return http.StatusServiceUnavailable, failed[0]
+	}
+	l.at = time.Now()
+	lines.print(l)
+	return 0, nil
 }
-
-const allowedMethods = "GET, HEAD, OPTIONS"
 
 // A lineQuery is the part of a request for readings after the question mark.
 type lineQuery struct {
