@@ -23,15 +23,6 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 		a.network = "tcp4" // with tcp, 0.0.0.0 would include IPv6
 	}
 	config := net.ListenConfig{KeepAliveConfig: keepAlive}
-	if setKeepAlive != nil {
-		// Connections inherit the setting, which saves four system calls for
-		// each.
-		config.KeepAlive, config.KeepAliveConfig.Enable = -1, false
-		config.Control = func(_, _ string, socket syscall.RawConn) error {
-			var err error
-			return cmp.Or(socket.Control(func(fd uintptr) { err = setKeepAlive(fd, keepAlive) }), err)
-		}
-	}
 	return config.Listen(ctx, a.network, a.target())
 }
 

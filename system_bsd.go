@@ -3,7 +3,6 @@
 package main
 
 import (
-	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -11,8 +10,6 @@ import (
 
 // flushOutput discards output that the terminal has not taken yet.
 func flushOutput(fd int) { unix.IoctlSetPointerInt(fd, unix.TIOCFLUSH, unix.TCOFLUSH) }
-
-var setKeepAlive func(fd uintptr, c net.KeepAliveConfig) error
 
 // makePrivate lets only the owner use a Unix socket that is bound next. undo
 // ends the effect on other sockets.

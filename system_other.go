@@ -4,7 +4,6 @@ package main
 
 import (
 	"io"
-	"net"
 	"os"
 	"strings"
 
@@ -25,8 +24,6 @@ func isListening(*os.File) bool { return false }
 func isLocked(*os.File) bool { return false }
 
 func maxDescriptors() int { return 0 } // unknown
-
-var setKeepAlive func(fd uintptr, c net.KeepAliveConfig) error
 
 const maxSocketPath = 107 // bytes
 
