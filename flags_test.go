@@ -66,6 +66,19 @@ func TestOptionsDocumented(t *testing.T) {
 			t.Errorf("the %s has the options\n%v, want\n%v", where, got, want)
 		}
 	}
+	if n := strings.Count(string(readme), "\n"); n > 250 {
+		t.Errorf("the README has %d lines, more than 250", n)
+	}
+	for _, name := range []string{"README.md", "doc/recipes.md", "CONTRIBUTING.md", "contrib/cpunc.service", "contrib/cpunc@.service"} {
+		for _, command := range regexp.MustCompile("\\bcpunc(?: [^\\s'\"`|&;<>()$]+)+").FindAllString(string(readFile(t, name)), -1) {
+			for _, arg := range strings.Fields(command) {
+				long := strings.HasPrefix(arg, "--")
+				if strings.HasPrefix(arg, "-") && arg != "-" && !slices.Contains(want, arg) && (long || strings.Trim(arg, "-"+shortOptions(want)) != "") {
+					t.Errorf("%s has %q: unknown option %s", name, command, arg)
+				}
+			}
+		}
+	}
 	for _, w := range words {
 		for where, text := range map[string]string{"manual page": string(man), "README": string(readme)} {
 			if !regexp.MustCompile(`\b` + w + `\b`).MatchString(text) {
@@ -76,6 +89,16 @@ func TestOptionsDocumented(t *testing.T) {
 	if list := strings.Join(words[:readings], ","); !strings.Contains(help, " "+list+"\n") {
 		t.Errorf("the help lacks the readings %s", list)
 	}
+}
+
+// shortOptions returns the letters of the short options.
+func shortOptions(names []string) (letters string) {
+	for _, name := range names {
+		if len(name) == 2 {
+			letters += name[1:]
+		}
+	}
+	return letters
 }
 
 func TestPermute(t *testing.T) {
