@@ -244,6 +244,9 @@ func TestMaxConns(t *testing.T) {
 	if !strings.HasPrefix(got, "HTTP/1.1 503 Service Unavailable\r\n") || !strings.HasSuffix(got, "\r\n\r\nerror: too many connections (limit 3)\n") {
 		t.Errorf("over HTTP: %q", got)
 	}
+	if got := fetchInPieces(t, addr, "\r\nGET /cpu HTTP/1.1\r\n\r\n", 2); !strings.HasPrefix(got, "HTTP/1.1 503 ") {
+		t.Errorf("over HTTP in small packets: %q", got)
+	}
 	if got := fetch(t, addr, ""); got != "error: too many connections (limit 3)\n" {
 		t.Errorf("to a client that sends nothing: %q", got)
 	}

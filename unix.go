@@ -27,8 +27,8 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		if err := checkStale(path, old); err != nil {
 			return nil, err
 		}
-		if now, err := os.Lstat(path); err == nil && os.SameFile(now, old) {
-			os.Remove(path)
+		if err := removeSame(path, old); err != nil {
+			return nil, err // of another user, in a directory like /tmp
 		}
 	}
 	public := func() {}
@@ -43,16 +43,15 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if ln, ok := ln.(interface{ SetUnlinkOnClose(bool) }); ok { // Plan 9 has no such method
 		ln.SetUnlinkOnClose(false)
 	}
-	l := &unixListener{Listener: ln, path: path}
-	if l.socket, err = os.Lstat(path); err == nil && l.socket.Mode().Perm()&0o077 != 0 {
-		err = os.Chmod(path, 0o600) // makePrivate has no effect, as in some sandboxes
+	now, err := os.Lstat(path)
+	if err == nil && now.Mode().Perm()&0o077 != 0 { // makePrivate has no effect, as in some sandboxes
+		err = os.Chmod(path, 0o600)
 	}
 	if err != nil {
-		l.remove()
 		ln.Close()
 		return nil, err
 	}
-	return l, nil
+	return &unixListener{ln, path, now}, nil
 }
 
 // checkStale fails if old, the file at path, is not a socket, or if a process
@@ -97,15 +96,16 @@ func lockDir(dir string, timeout time.Duration) (unlock func()) {
 
 func (l *unixListener) Close() error {
 	defer lockDir(filepath.Dir(l.path), leaveTime)()
-	l.remove()
+	removeSame(l.path, l.socket)
 	return l.Listener.Close()
 }
 
-// remove removes the socket if it is still the one at path. A new socket there
-// may have the same inode number, so the times are compared, too.
-func (l *unixListener) remove() {
-	now, err := os.Lstat(l.path)
-	if err == nil && l.socket != nil && os.SameFile(now, l.socket) && now.ModTime().Equal(l.socket.ModTime()) {
-		os.Remove(l.path)
+// removeSame removes the socket at path if it is still the same one. A new
+// socket there may have the same inode number, so the times are compared, too.
+func removeSame(path string, socket os.FileInfo) error {
+	now, err := os.Lstat(path)
+	if err == nil && os.SameFile(now, socket) && now.ModTime().Equal(socket.ModTime()) {
+		return os.Remove(path)
 	}
+	return nil
 }
