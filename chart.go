@@ -183,7 +183,7 @@ func (c *chart) newPanel(g group) *panel {
 	switch {
 	case g.host != "":
 		p.title += "  " + g.host
-	case g.reading == loadWord && c.cpus > 0:
+	case !p.hasLimit() && c.cpus > 0:
 		p.title += fmt.Sprintf(" (%d CPUs)", c.cpus)
 	}
 	return p

@@ -250,7 +250,7 @@ func TestColumnsAreBounded(t *testing.T) {
 	c := chartOf("localhost:5000", 100000, []string{"cpu0"}, sine)
 	l := line{at: noon.Add(100000 * time.Second)}
 	for i := range 32000 {
-		l.names = append(l.names, columnName(coresWord, i))
+		l.names = append(l.names, coresWord.column(i))
 		l.columns = append(l.columns, "1.0")
 	}
 	c.add(l)

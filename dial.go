@@ -184,7 +184,7 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 			return nil, fmt.Errorf("line too long (over %d bytes): %s", maxAnswer, excerpt(p.unread))
 		}
 		until := deadline
-		bare := !p.lines && w != coresWord
+		bare := !p.lines && w.width() > 0
 		if quiet := time.Now().Add(lineTimeout); len(p.unread) > 0 && bare && quiet.Before(deadline) {
 			until = quiet
 		}
@@ -213,16 +213,16 @@ func parseReply(w word, line []byte) ([]string, error) {
 		return nil, errors.New(excerptText(text))
 	}
 	columns := strings.Fields(string(line))
-	width := len(columns)
-	if want := w.width(); want != 0 && width != want || width == 0 {
+	if want := w.width(); len(columns) == 0 || want > 0 && len(columns) != want {
 		return nil, fmt.Errorf("unexpected reply to %q: %s (is it a cpunc server?)", w, excerpt(line))
 	}
+	limit := table[w].limit
 	for _, column := range columns {
 		if column == "nan" {
 			continue
 		}
 		n, err := strconv.ParseFloat(column, 64)
-		if err != nil || strings.Trim(column, "0123456789.") != "" || strings.HasSuffix(column, ".") || n > 100 && w != loadWord {
+		if err != nil || strings.Trim(column, "0123456789.") != "" || strings.HasSuffix(column, ".") || limit > 0 && n > limit {
 			return nil, fmt.Errorf("unexpected reply to %q: %s (is it a cpunc server?)", w, excerpt(line))
 		}
 	}

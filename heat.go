@@ -140,9 +140,3 @@ func excerptName(name string) string {
 	}
 	return name
 }
-
-// splitName splits the name of a column from that of its host, if it has one.
-func splitName(name string) (host, column string) {
-	i := strings.LastIndexByte(name, '/')
-	return name[:max(i, 0)], name[i+1:]
-}

@@ -33,7 +33,7 @@ func (l *line) add(prefix string, ws []word, replies [][]string, cores int) {
 			columns = slices.Repeat([]string{"nan"}, cmp.Or(w.width(), cores, 1))
 		}
 		for c := range columns {
-			l.names = append(l.names, prefix+columnName(w, c))
+			l.names = append(l.names, prefix+w.column(c))
 		}
 		l.columns = append(l.columns, columns...)
 	}
@@ -48,27 +48,34 @@ func (l line) value(i int) float64 {
 	return x
 }
 
-// decimals returns the number of decimals in a column with this name.
-func decimals(name string) int {
-	if strings.HasPrefix(name[strings.LastIndexByte(name, '/')+1:], "load") {
-		return 2
-	}
-	return 1
+// splitName splits the name of a column from that of its host, if it has one.
+func splitName(name string) (host, column string) {
+	i := strings.LastIndexByte(name, '/')
+	return name[:max(i, 0)], name[i+1:]
 }
 
-// columnName returns the name of column c in a reply to w.
-func columnName(w word, c int) string {
-	switch w {
-	case coresWord:
-		return "cpu" + strconv.Itoa(c)
-	case modesWord:
-		return modeNames[c]
-	case loadWord:
-		return [...]string{"load1", "load5", "load15"}[c]
-	case cgroupWord:
-		return [...]string{"cgroup", "throttled"}[c]
+// columnOf returns what the name of a column stands for: column c in the replies
+// of a host to w. The host is "" if the name has none, and w is noWord if no
+// reading has such a column.
+func columnOf(name string) (host string, w word, c int) {
+	host, name = splitName(name)
+	for w, r := range table {
+		if c := slices.Index(r.columns, name); c >= 0 {
+			return host, word(w), c
+		}
 	}
-	return w.String()
+	if cpu := cpuNumber([]byte(name)); cpu >= 0 {
+		return host, coresWord, cpu
+	}
+	return host, noWord, 0
+}
+
+// decimals returns the number of decimals in a column with this name.
+func decimals(name string) int {
+	if _, w, _ := columnOf(name); w != noWord {
+		return table[w].decimals
+	}
+	return 1
 }
 
 // A printer writes lines as text.

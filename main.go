@@ -65,8 +65,8 @@ Each of these files uses only the ones below it:
 	address.go     operands: hosts, ports, sockets, commands
 	session.go     the server's side of a connection: words and replies
 	stdio.go       standard streams and commands as connections
-	reading.go     readings, computed from two samples
-	sample.go      words; samples, shared by all sessions
+	sample.go      samples of the kernel, shared by all sessions
+	reading.go     the table of words; readings, computed from two samples
 	cgroup.go      the control group of this process
 	counters.go    CPU counters, load averages and pressure from the kernel
 	clock.go       when ticks are due; pauses
@@ -439,7 +439,7 @@ func newChart(opt *options, hosts []*host) chart {
 	}
 	if len(hosts) == 1 && hosts[0].network == memory {
 		c.cpus = runtime.NumCPU()
-		if !opt.read.stdin && !slices.Equal(c.asked, []word{loadWord}) {
+		if !opt.read.stdin && slices.ContainsFunc(c.asked, func(w word) bool { return !table[w].instant }) {
 			c.first = time.Now().Add(opt.interval.Duration)
 		}
 	}

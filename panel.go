@@ -32,41 +32,16 @@ const (
 	fewestOfHeat = 9 // CPUs that are shown as a heat map
 )
 
-// titleOf returns the title of a panel.
+// titleOf returns the title of a panel. The columns of a log may be anything.
 func titleOf(w word) string {
-	if title, ok := titles[w]; ok {
-		return title
+	if w == noWord {
+		return "Readings"
 	}
-	return "Readings"
+	return table[w].title
 }
 
-var titles = map[word]string{
-	cpuWord:      "CPU utilization (%)",
-	coresWord:    "Utilization of each CPU (%)",
-	modesWord:    "CPU time by mode (%)",
-	loadWord:     "Load average",
-	busyWord:     "CPU time not idle (%)",
-	pressureWord: "CPU pressure (%)",
-	cgroupWord:   "CPU use of the control group (%)",
-}
-
-const noReading word = -1 // columns of a log may be anything
-
-// readingOf returns the reading to which a column with this name belongs.
-func readingOf(name string) word {
-	_, name = splitName(name)
-	if digits, ok := strings.CutPrefix(name, "cpu"); ok && digits != "" && strings.Trim(digits, "0123456789") == "" {
-		return coresWord
-	}
-	for w := range word(readings) {
-		for i := range max(w.width(), 1) {
-			if w != coresWord && columnName(w, i) == name {
-				return w
-			}
-		}
-	}
-	return noReading
-}
+// hasLimit reports whether the numbers are percentages.
+func (p *panel) hasLimit() bool { return p.reading != noWord && table[p.reading].limit > 0 }
 
 // isHeat reports whether the panel is a heat map of many CPUs.
 func (p *panel) isHeat() bool { return p.reading == coresWord && len(p.columns) >= fewestOfHeat }
@@ -96,7 +71,7 @@ func (p *panel) scale(rows int) scale {
 		all = all.with(e)
 	}
 	low, high := 0.0, 100.0
-	if p.reading == loadWord || p.reading == noReading {
+	if !p.hasLimit() {
 		high = roundOver(all.max)
 		if cpus := float64(p.cpus); cpus <= 2*all.max {
 			high = max(high, roundOver(cpus))
@@ -175,7 +150,7 @@ func (p *panel) drawGrid(f *frame, left int, ticks []label) {
 			f.put(left+tick.at, p.y+1+row, quiet, dot)
 		}
 	}
-	if cpus := float64(p.cpus); p.reading == loadWord && p.cpus > 0 && cpus < p.axis.high {
+	if cpus := float64(p.cpus); !p.hasLimit() && p.cpus > 0 && cpus < p.axis.high {
 		f.put(left, p.y+1+p.axis.dot(cpus)/4, quiet, strings.Repeat(rule, f.w-left))
 	}
 }
@@ -408,9 +383,9 @@ type group struct {
 // divide divides columns into groups.
 func divide(names []string) (groups []group) {
 	for i, name := range names {
-		w, host := readingOf(name), ""
-		if w == modesWord {
-			host, _ = splitName(name)
+		host, w, _ := columnOf(name)
+		if w != modesWord {
+			host = ""
 		}
 		at := slices.IndexFunc(groups, func(g group) bool { return g.reading == w && g.host == host })
 		if at < 0 {

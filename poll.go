@@ -275,7 +275,7 @@ func (h *host) take(ws []word, replies [][]string) {
 	}
 	h.answered++
 	for i, w := range ws {
-		if w == coresWord && replies[i] != nil {
+		if w.width() == 0 && replies[i] != nil {
 			h.cores = len(replies[i])
 		}
 	}

@@ -2,33 +2,170 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
+
+// A word is what a client may send. Every word but bye requests a reading. No
+// word is a prefix of another, so a request is complete with its last letter.
+type word int
+
+const (
+	cpuWord word = iota
+	coresWord
+	modesWord
+	loadWord
+	busyWord
+	pressureWord
+	cgroupWord
+	byeWord // closes the connection
+
+	readings = byeWord // number of words that request a reading
+
+	noWord word = -1
+)
+
+// A reading describes the replies to a word.
+type reading struct {
+	name     string
+	title    string // of its chart
+	source   source
+	instant  bool     // it covers no interval, or always the same ones
+	columns  []string // names; nil: one for each CPU
+	decimals int
+	limit    float64 // the largest valid number; 0: none
+	compute  func(from, to *sample) []float64
+}
+
+var table = [...]reading{
+	cpuWord: {
+		name: "cpu", title: "CPU utilization (%)",
+		source: totals, columns: []string{"cpu"}, decimals: 1, limit: 100,
+		compute: func(from, to *sample) []float64 { return []float64{totalGain(from, to).busy()} },
+	},
+	coresWord: {
+		name: "cores", title: "Utilization of each CPU (%)",
+		source: perCPU, decimals: 1, limit: 100,
+		compute: cores,
+	},
+	modesWord: {
+		name: "modes", title: "CPU time by mode (%)",
+		source: totals, columns: modeNames[:], decimals: 1, limit: 100,
+		compute: func(from, to *sample) []float64 { return totalGain(from, to).shares() },
+	},
+	loadWord: {
+		name: "load", title: "Load average",
+		source: averages, instant: true, columns: []string{"load1", "load5", "load15"}, decimals: 2,
+		compute: func(_, to *sample) []float64 { return to.load[:] },
+	},
+	busyWord: {
+		name: "busy", title: "CPU time not idle (%)",
+		source: totals, columns: []string{"busy"}, decimals: 1, limit: 100,
+		compute: func(from, to *sample) []float64 { return []float64{busyByClock(from, to)} },
+	},
+	pressureWord: {
+		name: "pressure", title: "CPU pressure (%)",
+		source: pressures, columns: []string{"pressure"}, decimals: 1, limit: 100,
+		compute: func(from, to *sample) []float64 { return []float64{pressure(from, to)} },
+	},
+	cgroupWord: {
+		name: "cgroup", title: "CPU use of the control group (%)",
+		source: groups, columns: []string{"cgroup", "throttled"}, decimals: 1, limit: 100,
+		compute: groupUse,
+	},
+	byeWord: {name: "bye"},
+}
+
+func (w word) String() string { return table[w].name }
+
+// width returns the number of columns in a reply to w, or 0 if there is one for
+// each CPU.
+func (w word) width() int { return len(table[w].columns) }
+
+// column returns the name of column c in a reply to w.
+func (w word) column(c int) string {
+	if w.width() == 0 {
+		return "cpu" + strconv.Itoa(c)
+	}
+	return table[w].columns[c]
+}
+
+// words are the names of all words. The readings come first.
+var words = func() (names []string) {
+	for _, r := range table {
+		names = append(names, r.name)
+	}
+	return names
+}()
+
+// parseReadings returns the readings with these names, which must differ. bye
+// is not a reading.
+func parseReadings(names []string) ([]word, error) {
+	var ws []word
+	for _, name := range names {
+		w := slices.Index(words[:readings], name)
+		if w < 0 {
+			return nil, fmt.Errorf("unknown reading %q (choose from %s)", name, strings.Join(words[:readings], ", "))
+		}
+		if slices.Contains(ws, word(w)) {
+			return nil, fmt.Errorf("reading %s given twice", name)
+		}
+		ws = append(ws, word(w))
+	}
+	return ws, nil
+}
+
+// A source is something that can be read from the kernel. cpu, modes and busy
+// share totals, so that they do not pay for parsing every core.
+type source int
+
+const (
+	totals source = iota
+	perCPU
+	averages
+	pressures
+	groups
+
+	sources
+)
+
+func (s source) String() string {
+	return [sources]string{"CPU counters", "CPU counters", "load averages", "pressure", "cgroup"}[s]
+}
+
+// tick is the unit of kernel counters, and the shortest time between two reads.
+const tick = 10 * time.Millisecond
+
+// A sample is the state of one source at one moment. It is immutable, so
+// sessions share it.
+type sample struct {
+	moment
+	err    error
+	stat       // of totals and perCPU
+	width  int // of perCPU: number of columns of cores, including CPUs that have gone offline
+	load   [3]float64
+	waited time.Duration
+	usage  *usage
+}
+
+// comparable reports whether the counters of both samples belong to the same
+// CPUs or to the same control group with the same limits. The kernel's totals
+// gain or lose everything that a CPU had counted when it goes online or
+// offline.
+func (s *sample) comparable(old *sample) bool {
+	return s.set == old.set && (s.usage == nil || s.usage.comparable(old.usage))
+}
 
 // appendReading appends the reading w for the time between two samples of its
 // source: numbers separated by one space, without a newline. An unknown number
 // is nan.
 func appendReading(line []byte, w word, from, to *sample) []byte {
-	switch w {
-	case cpuWord:
-		return appendNumbers(line, 1, totalGain(from, to).busy())
-	case coresWord:
-		return appendNumbers(line, 1, cores(from, to)...)
-	case modesWord:
-		shares := totalGain(from, to).shares()
-		return appendNumbers(line, 1, shares[:]...)
-	case busyWord:
-		return appendNumbers(line, 1, busyByClock(from, to))
-	case pressureWord:
-		return appendNumbers(line, 1, pressure(from, to))
-	case cgroupWord:
-		used, throttled := groupUse(from, to)
-		return appendNumbers(line, 1, used, throttled)
-	}
-	return appendNumbers(line, 2, to.load[:]...)
+	return appendNumbers(line, table[w].decimals, table[w].compute(from, to)...)
 }
 
 func appendNumbers(line []byte, decimals int, numbers ...float64) []byte {
@@ -154,7 +291,8 @@ func (g gain) busy() float64 {
 // shares returns the percentage of each mode, rounded to tenths that add up to
 // 100: all are rounded down, and those with the largest remainders get the
 // missing tenths.
-func (g gain) shares() (percent [modes]float64) {
+func (g gain) shares() []float64 {
+	percent := make([]float64, modes)
 	if !g.known() {
 		for i := range percent {
 			percent[i] = math.NaN()
@@ -250,18 +388,19 @@ func pressure(from, to *sample) float64 {
 //
 // A group may exceed its limit for a short time, if it has saved some up; that
 // counts as 100.
-func groupUse(from, to *sample) (used, throttled float64) {
+func groupUse(from, to *sample) []float64 {
 	elapsed, _ := span(from, to)
 	a, b := from.usage, to.usage
 	cpuTime := b.used - a.used
 	if !to.comparable(from) || elapsed <= 0 || cpuTime < 0 || cpuTime.Seconds() > maxCPUs*elapsed.Seconds() {
-		return math.NaN(), math.NaN()
+		return []float64{math.NaN(), math.NaN()}
 	}
-	used = min(100*cpuTime.Seconds()/(elapsed.Seconds()*b.limit), 100)
+	used := min(100*cpuTime.Seconds()/(elapsed.Seconds()*b.limit), 100)
+	throttled := 0.0
 	for i := range b.quotas {
 		throttled = max(throttled, throttledShare(&a.quotas[i], &b.quotas[i])) // NaN if one is
 	}
-	return used, throttled
+	return []float64{used, throttled}
 }
 
 // throttledShare returns the percentage of periods in which a quota was used up.

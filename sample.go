@@ -6,80 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// A word is what a client may send. Every word but bye requests a reading. No
-// word is a prefix of another, so a request is complete with its last letter.
-type word int
-
 const (
-	cpuWord      word = iota // busy percent of the whole machine
-	coresWord                // busy percent of each logical CPU
-	modesWord                // percent of the time spent in each mode
-	loadWord                 // load averages
-	busyWord                 // percent of the wall-clock time in which the CPUs were not idle
-	pressureWord             // percent of the time in which runnable tasks waited for a CPU
-	cgroupWord               // CPU use of the control group in percent of its limit, and of periods throttled
-	byeWord                  // closes the connection
-
-	readings = byeWord // number of words that request a reading
-)
-
-var words = [...]string{"cpu", "cores", "modes", "load", "busy", "pressure", "cgroup", "bye"}
-
-func (w word) String() string { return words[w] }
-
-// parseReadings returns the readings with these names, which must differ. bye
-// is not a reading.
-func parseReadings(names []string) ([]word, error) {
-	var ws []word
-	for _, name := range names {
-		w := slices.Index(words[:readings], name)
-		if w < 0 {
-			return nil, fmt.Errorf("unknown reading %q (choose from %s)", name, strings.Join(words[:readings], ", "))
-		}
-		if slices.Contains(ws, word(w)) {
-			return nil, fmt.Errorf("reading %s given twice", name)
-		}
-		ws = append(ws, word(w))
-	}
-	return ws, nil
-}
-
-// A source is something that can be read from the kernel. cpu, modes and busy
-// share totals, so that they do not pay for parsing every core.
-type source int
-
-const (
-	totals source = iota
-	perCPU
-	averages
-	pressures
-	groups
-
-	sources
-)
-
-func (s source) String() string {
-	return [sources]string{"CPU counters", "CPU counters", "load averages", "pressure", "cgroup"}[s]
-}
-
-func (w word) source() source {
-	return [readings]source{totals, perCPU, totals, averages, totals, pressures, groups}[w]
-}
-
-// width returns the number of columns in a reply to w, or 0 for cores, where it
-// depends on the machine.
-func (w word) width() int {
-	return [readings]int{1, 0, int(modes), 3, 1, 1, 2}[w]
-}
-
-const (
-	tick        = 10 * time.Millisecond  // the unit of kernel counters, and the shortest time between two reads
 	minWindow   = 100 * time.Millisecond // the shortest interval of a reply
 	readTimeout = 5 * time.Second        // for a read that blocks
 	lastRead    = 100 * time.Millisecond // for a pending read when its context is done
@@ -95,26 +27,6 @@ var (
 )
 
 const maxHistory = 4 // samples of each source: three, and one that a session may add
-
-// A sample is the state of one source at one moment. It is immutable, so
-// sessions share it.
-type sample struct {
-	moment
-	err    error
-	stat       // of totals and perCPU
-	width  int // of perCPU: number of columns of cores, including CPUs that have gone offline
-	load   [3]float64
-	waited time.Duration
-	usage  *usage
-}
-
-// comparable reports whether the counters of both samples belong to the same
-// CPUs or to the same control group with the same limits. The kernel's totals
-// gain or lose everything that a CPU had counted when it goes online or
-// offline.
-func (s *sample) comparable(old *sample) bool {
-	return s.set == old.set && (s.usage == nil || s.usage.comparable(old.usage))
-}
 
 // A sampler reads the counters for all sessions of the process, at most once
 // per tick however many sessions ask. It keeps a few samples for first replies.

@@ -34,8 +34,6 @@ var errMark = errors.New("timing mark")
 // errIdle means that the client has been idle for too long.
 var errIdle = errors.New("idle")
 
-const noWord word = -1
-
 // A scanner finds the words in the input of a client. It takes one byte at a
 // time, so that packet boundaries do not matter.
 type scanner struct {
@@ -132,7 +130,7 @@ func (s *scanner) finish() error {
 		return nil
 	}
 	s.drop, s.http = true, false
-	return fmt.Errorf("unknown word %q (known: %s)", s.text(), strings.Join(words[:], ", "))
+	return fmt.Errorf("unknown word %q (known: %s)", s.text(), strings.Join(words, ", "))
 }
 
 // overflow finishes the token if that has the maximum length.
@@ -323,12 +321,12 @@ func (s *session) reply(ctx context.Context, w word) (line []byte, err error) {
 // reply, since the baseline of the sampler.
 func (s *session) read(ctx context.Context, w word, last *reply) error {
 	begin := last.end
-	if begin == nil && w.source() != averages {
-		if begin = s.sampler.baseline(ctx, w.source()); begin.err != nil {
+	if begin == nil && !table[w].instant {
+		if begin = s.sampler.baseline(ctx, table[w].source); begin.err != nil {
 			return begin.err
 		}
 	}
-	end := s.sampler.sample(ctx, w.source())
+	end := s.sampler.sample(ctx, table[w].source)
 	if end.err != nil {
 		return end.err
 	}
