@@ -366,14 +366,7 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 	conn := http.NewResponseController(out)
 	conn.SetReadDeadline(time.Time{}) // the client sends nothing more
 	c := clock{time.Now(), cmp.Or(interval, minWindow)}
-	for n := 0; ; n = c.after(n, time.Now(), 0) {
-		select {
-		case <-time.After(time.Until(c.at(n))):
-		case <-r.Context().Done():
-			return
-		case <-w.ctx.Done():
-			return
-		}
+	for n := 0; ; {
 		l, failed := w.read(s, readings)
 		l.at = c.stamp(n, time.Now())
 		conn.SetWriteDeadline(time.Now().Add(stuckTime))
@@ -381,6 +374,14 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 			fmt.Fprintf(out, "error: %v\n", err)
 		}
 		if l.answered && lines.print(l) != nil || conn.Flush() != nil {
+			return
+		}
+		n = c.after(n, time.Now(), 0)
+		select {
+		case <-time.After(time.Until(c.at(n))):
+		case <-r.Context().Done():
+			return
+		case <-w.ctx.Done():
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -176,6 +177,47 @@ func TestOneResponse(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What the HTTP server reads does not depend on how the input is split. Only empty lines
+// before a request are missing, and no header has too many lines.
+func FuzzHeaders(f *testing.F) {
+	f.Add([]byte("\r\n\nGET / HTTP/1.1\r\nHost: x\r\n\r\n\r\n\r\nGET / HTTP/1.1\n\n"), []byte{1, 5})
+	f.Add([]byte("GET /\r\r\n\r\r\n\r\rGET\n\n"), []byte{3})
+	f.Add(bytes.Repeat([]byte("a\n"), maxLines), []byte{7})
+	f.Add(bytes.Repeat([]byte("a\n"), maxLines+1), []byte{100})
+	f.Fuzz(func(t *testing.T, in, cuts []byte) {
+		read := func(chunks [][]byte, size int) string {
+			conn := &webConn{Conn: &tape{chunks: chunks}, session: new(session), empty: true}
+			var text strings.Builder
+			io.CopyBuffer(&text, struct{ io.Reader }{conn}, make([]byte, size))
+			return text.String()
+		}
+		var chunks [][]byte
+		for i, rest := 0, in; len(rest) > 0; i++ {
+			n := 1
+			if len(cuts) > 0 {
+				n = min(1+int(cuts[i%len(cuts)]), len(rest))
+			}
+			chunks = append(chunks, rest[:n])
+			rest = rest[n:]
+		}
+		want := ""
+		if len(in) > 0 {
+			want = read([][]byte{in}, 4096)
+		}
+		for header := range strings.SplitSeq(strings.ReplaceAll(want, "\r", ""), "\n\n") {
+			if n := strings.Count(header, "\n"); n > maxLines {
+				t.Errorf("a header of %d lines", n)
+			}
+		}
+		if got := read(chunks, 1+len(cuts)); got != want && strings.Count(string(in), "\n") <= maxLines {
+			t.Errorf("%q in pieces: %q, want %q", in, got, want)
+		}
+		if strings.Trim(want, "\r\n") == "" && want != "" {
+			t.Errorf("of %q, %q is left", in, want)
+		}
+	})
 }
 
 // A proxy sends the requests of several clients over one connection, so no request
@@ -431,6 +473,17 @@ func TestStreamRequests(t *testing.T) {
 	}
 	if got := ask("GET /nothing?interval=1 HTTP/1.1"); !strings.HasPrefix(got, "HTTP/1.1 404 ") {
 		t.Errorf("no word: %q", got)
+	}
+	// A client that ends its input, as ncat does, gets a line.
+	half, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer half.Close()
+	fmt.Fprint(half, "GET /cpu?interval=1 HTTP/1.0\r\n\r\n")
+	half.(*net.TCPConn).CloseWrite()
+	if got, err := io.ReadAll(half); err != nil || !strings.HasSuffix(string(got), "\r\n\r\n"+stillCPU) {
+		t.Errorf("after the end of input: %q, %v", got, err)
 	}
 	// HTTP/1.0 has no chunked encoding: the lines are sent as they are, until the end.
 	conn, err := net.Dial("tcp", addr)
