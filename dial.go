@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ const (
 	maxAnswer   = 64 << 10               // bytes of a reply: enough for 10,000 cores
 	maxBlank    = 4 << 10                // bytes of empty lines before a reply
 	lineTimeout = 100 * time.Millisecond // a pause this long ends a reply that has no newline
+	owedTimeout = 10 * time.Millisecond  // for replies that were not waited for
 	byeTime     = 100 * time.Millisecond // timeout for sending bye
 )
 
@@ -111,14 +113,22 @@ type peer struct {
 	blank     int            // bytes of empty lines since the request
 	lines     bool           // the server has ended a reply with a newline, so it ends all of them with one
 	replied   [readings]bool // whether it has replied to the word
+	owed      bool           // replies to the previous request may still come
 }
 
 // ask sends the words in one request and returns the numbers of each reply as
-// text. A first reply to a word may take longer than wait by first.
+// text. A first reply to a word may take longer than wait by first. If the
+// server refuses some of the words, these have no numbers, and the error is the
+// first refusal.
 func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 	deadline := time.Now().Add(wait)
 	if slices.ContainsFunc(ws, func(w word) bool { return !p.replied[w] }) {
 		deadline = deadline.Add(first)
+	}
+	if p.owed {
+		p.SetReadDeadline(time.Now().Add(owedTimeout))
+		io.CopyN(io.Discard, p, maxAnswer)
+		p.owed, p.unread = false, nil
 	}
 	p.blank = 0
 	if len(bytes.TrimSpace(p.unread)) > 0 {
@@ -126,42 +136,66 @@ func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 	}
 	p.unread = p.unread[:0]
 	var request []byte
-	for _, w := range ws {
-		request = append(append(request, w.String()...), ' ')
+	for _, w := range ws { // a line each, because a server drops the rest of a line with a word that it does not know
+		request = append(append(request, w.String()...), '\n')
 	}
-	request[len(request)-1] = '\n'
 	// If the write fails, the read reports it, after any text that the server
 	// sent before it closed the connection.
 	p.SetWriteDeadline(deadline)
 	p.Write(request)
-	replies := make([][]string, len(ws))
+	var replies [][]string // nil if there are no numbers
+	var refused error
 	for i, w := range ws {
-		line, err := p.line(w, deadline)
+		columns, err := p.reply(w, deadline)
 		switch {
+		case err == nil && replies == nil:
+			replies = make([][]string, len(ws))
+			fallthrough
+		case err == nil:
+			replies[i] = columns
+			p.replied[w] = true
+		case isRefusal(err):
+			refused = cmp.Or(refused, err)
+			deadline = time.Now().Add(lineTimeout) // for the rest, which may never come
+		case refused != nil:
+			p.owed = true
+			return replies, refused
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, fmt.Errorf("no reply within %v (to wait longer: -w)", wait)
-		case err == io.EOF:
-			err = errors.New("connection closed")
-		case err != nil:
-			err = cause(err)
-		}
-		if err != nil && i == 0 && len(p.unread) == 0 {
-			return nil, staleError{err}
-		}
-		if err == nil {
-			replies[i], err = parseReply(w, line)
-		}
-		if err != nil {
+		default:
 			return nil, err
 		}
-		p.replied[w] = true
 	}
-	return replies, nil
+	return replies, refused
 }
+
+// A refusal is the text of an error line.
+type refusal struct{ error }
+
+func isRefusal(err error) bool { return errors.As(err, new(refusal)) }
+
+func (p *peer) hasReplied() bool { return p.replied != [readings]bool{} }
 
 // A staleError means that the connection was lost before a reply began, perhaps
 // long before the request.
 type staleError struct{ error }
+
+// reply reads the reply to w and returns its numbers.
+func (p *peer) reply(w word, deadline time.Time) ([]string, error) {
+	line, err := p.line(w, deadline)
+	switch {
+	case err == nil:
+		return parseReply(w, line)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, err
+	case err == io.EOF:
+		err = errors.New("connection closed")
+	}
+	if err = cause(err); len(p.unread) == 0 {
+		return nil, staleError{err}
+	}
+	return nil, err
+}
 
 // line reads the reply to w. It ends with a newline or, from older servers,
 // with the connection or a pause. But a reply to cores may be cut anywhere and
@@ -210,7 +244,7 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 // parseReply checks that line is a reply to w and splits it into its numbers.
 func parseReply(w word, line []byte) ([]string, error) {
 	if text, ok := bytes.CutPrefix(line, []byte("error: ")); ok {
-		return nil, errors.New(excerptText(text))
+		return nil, refusal{errors.New(excerptText(text))}
 	}
 	columns := strings.Fields(string(line))
 	if want := w.width(); len(columns) == 0 || want > 0 && len(columns) != want {

@@ -263,12 +263,13 @@ func TestColumnsOfEachReply(t *testing.T) {
 	listenIn(t)
 	synctest.Test(t, func(t *testing.T) {
 		lines, err := polled(t, &poller{interval: time.Second, count: 3, keep: true, words: []word{coresWord, coresWord}, dial: scripted(t, func(n int, _ string, conn net.Conn) {
-			switch n {
-			case 0:
-				io.WriteString(conn, "1.0 2.0 3.0\n4.0\n")
+			switch n { // there are two words in a request
 			case 1:
+				io.WriteString(conn, "1.0 2.0 3.0\n4.0\n")
+			case 3:
 				io.WriteString(conn, "1.0\n2.0 3.0 4.0\n")
-			default:
+			case 5:
+				io.WriteString(conn, "1.0 2.0")
 				conn.Close()
 			}
 		})})
@@ -337,6 +338,78 @@ func TestReplyCutShortAgain(t *testing.T) {
 	})
 }
 
+// An error line is a gap for its word, and for those after it to which no reply follows.
+// It ends a run with neither -k nor -g, and, with -g, before any reading has come.
+func TestErrorLines(t *testing.T) {
+	messages := listenIn(t)
+	const text = "cannot read load averages: timed out"
+	ok := "1.0\n0.25 0.50 0.75\n2.0\n"
+	bad := "1.0\nerror: " + text + "\n"
+	for _, test := range []struct {
+		name    string
+		network string
+		replies []string // to a request for cpu, load and busy
+		keep    bool
+		chart   bool
+		want    []string
+		said    string // by the end
+		err     string
+	}{
+		{name: "plain", replies: []string{ok, bad + "2.0\n"}, want: []string{"0.00 0.00 1.0 0.25 0.50 0.75 2.0"}, err: "alpha:5000: " + text},
+		{name: "-k", keep: true, replies: []string{bad + "2.0\n", bad + "2.0\n", ok, bad + "2.0\n"}, want: []string{
+			"0.00 0.00 1.0 nan nan nan 2.0", "1.00 1.00 1.0 nan nan nan 2.0", "2.00 2.00 1.0 0.25 0.50 0.75 2.0", "3.00 3.00 1.0 nan nan nan 2.0",
+		}, said: "cpunc: alpha:5000: " + text + "\ncpunc: alpha:5000: " + text + "\n"},
+		{name: "-g", chart: true, replies: []string{bad + "2.0\n", ok}, want: []string{
+			"0.00 0.00 1.0 nan nan nan 2.0", "1.00 1.00 1.0 0.25 0.50 0.75 2.0",
+		}, said: "cpunc: alpha:5000: " + text + "\n"},
+		{name: "-g, command", network: command, chart: true, replies: []string{ok, bad + "2.0\n"}, want: []string{
+			"0.00 0.00 1.0 0.25 0.50 0.75 2.0", "1.00 1.00 1.0 nan nan nan 2.0",
+		}, said: "cpunc: alpha: " + text + "\n"},
+		{name: "without the rest", keep: true, replies: []string{bad, bad, ok}, want: []string{
+			"0.00 0.10 1.0 nan nan nan nan", "1.00 1.11 1.0 nan nan nan nan", "2.00 2.01 1.0 0.25 0.50 0.75 2.0",
+		}, said: "cpunc: alpha:5000: " + text + "\n"},
+		{name: "the rest comes late", keep: true, replies: []string{bad + "...2.0\n", ok}, want: []string{
+			"0.00 0.10 1.0 nan nan nan nan", "1.00 1.01 1.0 0.25 0.50 0.75 2.0",
+		}, said: "cpunc: alpha:5000: " + text + "\n"},
+		{name: "every word", keep: true, replies: []string{ok, strings.Repeat("error: no\n", 3), ok}, want: []string{
+			"0.00 0.00 1.0 0.25 0.50 0.75 2.0", "1.00 1.00 nan nan nan nan nan", "2.00 2.00 1.0 0.25 0.50 0.75 2.0",
+		}, said: "cpunc: alpha:5000: no\n"},
+		{name: "at the start", keep: true, replies: []string{strings.Repeat("error: no\n", 3), ok}, want: []string{
+			"0.00 0.00 nan nan nan nan nan", "1.00 1.00 1.0 0.25 0.50 0.75 2.0",
+		}, said: "cpunc: alpha:5000: no; reconnecting\ncpunc: alpha:5000: reconnected after 1s\n"},
+		{name: "-g, at the start", chart: true, replies: []string{strings.Repeat("error: no\n", 3)}, err: "alpha:5000: no"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before := messages()
+			synctest.Test(t, func(t *testing.T) {
+				p := &poller{
+					hosts:    []*host{{address: address{network: cmp.Or(test.network, "tcp"), host: "alpha", port: "5000"}}},
+					words:    []word{cpuWord, loadWord, busyWord},
+					interval: time.Second, count: len(test.replies), keep: test.keep, chart: test.chart,
+					dial: scripted(t, func(n int, request string, conn net.Conn) {
+						if n%3 == 2 && request != "bye" {
+							now, late, _ := strings.Cut(test.replies[n/3], "...")
+							io.WriteString(conn, now)
+							if late != "" {
+								time.Sleep(2 * lineTimeout)
+								io.WriteString(conn, late)
+							}
+						}
+					}),
+				}
+				lines, err := polled(t, p)
+				expect(t, lines, test.want...)
+				if got := fmt.Sprint(err); got != cmp.Or(test.err, "<nil>") {
+					t.Errorf("%s, want %s", got, test.err)
+				}
+			})
+			if said := strings.TrimPrefix(messages(), before); said != test.said {
+				t.Errorf("said %q, want %q", said, test.said)
+			}
+		})
+	}
+}
+
 // Unsolicited replies are not taken for replies to later requests.
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -365,7 +438,7 @@ func TestBye(t *testing.T) {
 				emit:     func(line) error { return nil },
 				dial: scripted(t, func(n int, request string, conn net.Conn) {
 					requests = append(requests, request)
-					if n == 0 {
+					if n == 1 {
 						io.WriteString(conn, "1.0\n1.00 2.00 3.00\n")
 					}
 				}),
@@ -374,9 +447,9 @@ func TestBye(t *testing.T) {
 				t.Error(err)
 			}
 			synctest.Wait()
-			want := []string{"cpu load", "bye"}
+			want := []string{"cpu", "load", "bye"}
 			if after > time.Second {
-				want = []string{"cpu load", "cpu load", "bye"}
+				want = []string{"cpu", "load", "cpu", "load", "bye"}
 			}
 			if !slices.Equal(requests, want) {
 				t.Errorf("requests %q, want %q", requests, want)
@@ -515,6 +588,49 @@ func TestOneOfSeveralFails(t *testing.T) {
 		}
 		expect(t, lines, "0.00 0.00 0.0 0.0", "1.00 1.00 1.0 1.0")
 	})
+}
+
+// A chart goes on when one of several hosts dies, and reconnects, but does not run a
+// command again. A host that has never replied ends it.
+func TestOneOfSeveralFailsInChart(t *testing.T) {
+	messages := listenIn(t)
+	for _, test := range []struct {
+		network string
+		dies    int // the request of the second host that ends its connection
+		want    []string
+		err     string
+	}{
+		{"tcp", 2, []string{"0.00 0.00 0.0 0.0", "1.00 1.00 1.0 1.0", "2.00 2.00 2.0 nan", "3.00 3.00 3.0 3.0"}, ""},
+		{"tcp", 0, nil, "b:5000: connection closed"},
+		{command, 2, []string{"0.00 0.00 0.0 0.0", "1.00 1.00 1.0 1.0"}, `b: connection closed in the middle of a reply: "9"`},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			dies := func(n int, _ string, conn net.Conn) {
+				if n == test.dies {
+					io.WriteString(conn, "9"[:min(n, 1)]) // in the middle of a reply, or it would reconnect at once
+					conn.Close()
+				}
+				fmt.Fprintf(conn, "%d.0\n", n)
+			}
+			p := &poller{interval: time.Second, count: 4, chart: true}
+			p.hosts = []*host{{address: address{network: "tcp", host: "a", port: "5000"}}, {address: address{network: test.network, host: "b", port: "5000"}}}
+			first, second := scripted(t, after(0)), scripted(t, dies)
+			p.dial = func(ctx context.Context, a address) (net.Conn, error) {
+				if a.host == "a" {
+					return first(ctx, a)
+				}
+				return second(ctx, a)
+			}
+			lines, err := polled(t, p)
+			expect(t, lines, test.want...)
+			if got := fmt.Sprint(err); got != cmp.Or(test.err, "<nil>") {
+				t.Errorf("%s, want %s", got, test.err)
+			}
+		})
+	}
+	if said := messages(); !strings.HasPrefix(said, "cpunc: b:5000: connection closed in the middle of a reply: \"9\"; reconnecting\ncpunc: b:5000: reconnected after ") {
+		t.Errorf("said %q", said)
+	}
 }
 
 func TestHundredHosts(t *testing.T) {

@@ -295,6 +295,7 @@ func newPoller(opt *options, rests pauses) *poller {
 		first:    firstWindow, // a listener that has just started delays its first replies for so long
 		count:    int(opt.count),
 		keep:     opt.keep,
+		chart:    opt.graph,
 		dial: func(ctx context.Context, a address) (net.Conn, error) {
 			conn, err := d.dial(ctx, a)
 			if err != nil {

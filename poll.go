@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -32,11 +33,13 @@ type host struct {
 
 	// While busy is set, a goroutine polls or redials the host, and owns the
 	// fields below.
-	busy  atomic.Bool
-	peer  *peer         // nil when not connected
-	lines bool          // whether it has ended a reply with a newline
-	lost  time.Time     // when it was lost; zero if it has replied since
-	pause time.Duration // before the last attempt to reconnect
+	busy    atomic.Bool
+	peer    *peer         // nil when not connected
+	lines   bool          // whether it has ended a reply with a newline
+	known   bool          // whether it has ever replied with a number
+	refused bool          // whether it refused some words of the last request
+	lost    time.Time     // when it was lost; zero if it has replied since
+	pause   time.Duration // before the last attempt to reconnect
 }
 
 // A poller sends the same words to every host at each tick, and emits the
@@ -50,6 +53,7 @@ type poller struct {
 	first    time.Duration // how much longer a first reply may take
 	count    int           // number of lines; 0: no limit
 	keep     bool          // reconnect lost hosts, and emit gaps meanwhile
+	chart    bool          // the same for hosts that have replied, but not for commands
 	dial     func(context.Context, address) (net.Conn, error)
 	emit     func(line) error
 	pauses   pauses
@@ -290,20 +294,23 @@ func (h *host) wrap(err error) error {
 }
 
 // ask polls one host at one tick, in its own goroutine, and sends the replies
-// to results. If the host fails, ask ends the run or, with keep, sends a gap
-// and reconnects.
+// to results. If the host fails, ask ends the run or sends a gap and reconnects.
 func (p *poller) ask(ctx context.Context, h *host, ws []word, results chan<- result) {
 	replies, err := p.exchange(ctx, h, ws)
 	switch {
-	case err == nil:
+	case err != nil && !p.survives(h, err):
+		p.end(err)
+	case err == nil || isRefusal(err):
 		if len(ws) > 0 && !h.lost.IsZero() {
 			say("%s: reconnected after %v", h, time.Since(h.lost).Round(100*time.Millisecond))
 			h.lost, h.pause = time.Time{}, 0
 		}
+		if err != nil && !h.refused {
+			say("%v", err)
+		}
+		h.refused = err != nil
 		h.busy.Store(false) // first, because the next tick may begin once this result is sent
 		results <- result{h, replies}
-	case !p.keep:
-		p.end(err)
 	default:
 		if h.lost.IsZero() && ctx.Err() == nil {
 			h.lost = time.Now()
@@ -315,8 +322,13 @@ func (p *poller) ask(ctx context.Context, h *host, ws []word, results chan<- res
 	}
 }
 
+// survives reports whether the run goes on after h has failed.
+func (p *poller) survives(h *host, err error) bool {
+	return p.keep || p.chart && h.known && (isRefusal(err) || h.network != command)
+}
+
 // exchange sends the words to h, over its connection or a new one, and returns
-// the replies.
+// the replies. The connection is closed if it fails, but not after a refusal.
 func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, error) {
 	if h.peer == nil {
 		if err := p.connect(ctx, h); err != nil {
@@ -326,21 +338,22 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	if len(ws) == 0 {
 		return [][]string{}, nil
 	}
-	replies, err := h.peer.ask(ws, p.wait, p.first)
-	h.lines = h.peer.lines
-	if _, stale := err.(staleError); stale && h.peer.replied != [readings]bool{} && p.keep && h.network != command {
+	replies, err := p.query(h, ws)
+	if _, stale := err.(staleError); stale && h.peer.hasReplied() && p.survives(h, err) && h.network != command {
 		// The listener may have closed the idle connection long ago, or may
 		// have been restarted.
 		p.drop(h)
 		if dialErr := p.connect(ctx, h); dialErr != nil {
 			return nil, h.wrap(err)
 		}
-		replies, err = h.peer.ask(ws, p.wait, p.first)
+		replies, err = p.query(h, ws)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		return replies, nil
-	}
-	if h.network == command { // Ctrl-C also ends the command, perhaps before ctx is done
+	case isRefusal(err):
+		return replies, h.wrap(err)
+	case h.network == command: // Ctrl-C also ends the command, perhaps before ctx is done
 		select {
 		case <-ctx.Done():
 		case <-time.After(byeTime):
@@ -348,6 +361,18 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	}
 	p.drop(h)
 	return nil, h.wrap(err)
+}
+
+// query sends the words to h over its connection. An error line is a refusal
+// only from a server that has replied; otherwise, it refuses the connection.
+func (p *poller) query(h *host, ws []word) ([][]string, error) {
+	replies, err := h.peer.ask(ws, p.wait, p.first)
+	h.lines = h.peer.lines
+	h.known = h.known || replies != nil
+	if isRefusal(err) && !h.peer.hasReplied() {
+		err = errors.New(err.Error())
+	}
+	return replies, err
 }
 
 // redial dials h, which was lost, until that succeeds or ctx is done.
