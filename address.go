@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -101,7 +102,7 @@ func dialAddresses(network string, operands []string, port string) (addrs []addr
 	}
 	for i, host := range append([]string{first}, rest...) {
 		if isNumber(host) {
-			return nil, fmt.Errorf("missing host before port %s (to serve: cpunc -l %[1]s, to dial: cpunc localhost %[1]s)", host)
+			return nil, fmt.Errorf("missing host before port %s%s", host, portHint(operands, host))
 		}
 		if strings.HasPrefix(host, ":") && isNumber(host[1:]) {
 			return nil, fmt.Errorf("missing host in %q (this machine: localhost%[1]s)", host)
@@ -141,10 +142,16 @@ func listenAddress(network string, operands []string, port string) ([]address, e
 	case len(operands) == 1:
 		host = operands[0]
 	}
-	if strings.HasPrefix(host, ":") && isNumber(host[1:]) {
-		return nil, fmt.Errorf("missing host in %q (all interfaces: 0.0.0.0 %s)", host, host[1:])
-	}
 	addr, err := parseAddress(network, host, port, 0, true)
+	if name, own, ok := strings.Cut(host, ":"); (name == "" || name == "*") && (!ok || isNumber(own)) {
+		all := "0.0.0.0"
+		if network == "tcp6" {
+			all = "::"
+		}
+		if addr, err = parseAddress(network, all, cmp.Or(own, port), 0, true); err == nil {
+			err = fmt.Errorf("missing host in %q (all interfaces: %s %s)", host, all, addr.port)
+		}
+	}
 	return []address{addr}, err
 }
 
@@ -157,6 +164,9 @@ func givenTwice(port, other string) error {
 // s applies, unless the argument is for this address alone, which is an error.
 // The port must be at least lowest.
 func parseAddress(network, s, port string, lowest int, alone bool) (address, error) {
+	if hint := hostHint(s); hint != "" {
+		return address{}, fmt.Errorf("invalid host %q%s", s, hint)
+	}
 	host := s
 	_, notIP := netip.ParseAddr(s)
 	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
@@ -190,8 +200,6 @@ func isService(s string) bool {
 	_, err := net.LookupPort("tcp", s)
 	return err == nil
 }
-
-func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 // prefixes is the value of an option: IP addresses or CIDR prefixes, separated
 // by commas.
@@ -239,4 +247,20 @@ func (p prefixes) admit(addr net.Addr) bool {
 	}
 	client := at.Addr().Unmap().WithZone("")
 	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(client) })
+}
+
+// beyond returns a prefix whose addresses cannot connect to a listener at addr,
+// because it is on the loopback interface, and the port of the listener.
+func (p prefixes) beyond(addr net.Addr) (prefix, port string) {
+	at, ok := addr.(*net.TCPAddr)
+	if !ok || !at.IP.IsLoopback() {
+		return "", ""
+	}
+	loopback := prefixes{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	for _, one := range p {
+		if !slices.ContainsFunc(loopback, one.Overlaps) {
+			return strings.TrimSuffix(strings.TrimSuffix(one.String(), "/32"), "/128"), strconv.Itoa(at.Port)
+		}
+	}
+	return "", ""
 }

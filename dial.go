@@ -170,7 +170,17 @@ func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 }
 
 // A refusal is the text of an error line.
-type refusal struct{ error }
+type refusal struct {
+	text  string
+	whole bool // whether a message quotes all of it
+}
+
+func (r refusal) Error() string {
+	if r.whole {
+		return quoteOdd(r.text)
+	}
+	return excerptText([]byte(r.text))
+}
 
 func isRefusal(err error) bool { return errors.As(err, new(refusal)) }
 
@@ -244,7 +254,7 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 // parseReply checks that line is a reply to w and splits it into its numbers.
 func parseReply(w word, line []byte) ([]string, error) {
 	if text, ok := bytes.CutPrefix(line, []byte("error: ")); ok {
-		return nil, refusal{errors.New(excerptText(text))}
+		return nil, refusal{text: string(text)}
 	}
 	columns := strings.Fields(string(line))
 	if want := w.width(); len(columns) == 0 || want > 0 && len(columns) != want {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -248,7 +250,7 @@ func (opt *options) permute(args []string) ([]string, error) {
 			case !ok:
 				return nil, unknownOption(name)
 			case valued && o.arg == "":
-				return nil, noValue(name, strings.TrimPrefix(value, "="))
+				return nil, usagef("%s takes no value%s", name, valueHint(name, strings.TrimPrefix(value, "=")))
 			case !valued && o.arg != "" && len(args) == 0:
 				return nil, usagef("%s requires an argument", name)
 			case !valued && o.arg != "":
@@ -266,7 +268,7 @@ func (opt *options) permute(args []string) ([]string, error) {
 
 // split splits joined short options: -lvi2 becomes -l, -v and -i=2. What
 // follows an option without an argument and cannot be an option, as in -l5000,
-// becomes its value, so that noValue can explain the error.
+// becomes its value, so that the message can say what to do instead.
 func split(arg string, known map[string]option) (forms []string) {
 	for rest := arg[1:]; rest != ""; {
 		_, size := utf8.DecodeRuneInString(rest)
@@ -286,34 +288,11 @@ func isValue(rest string) bool {
 }
 
 func unknownOption(name string) error {
-	if name == "-V" {
-		return usagef("unknown option -V (did you mean --version?)")
-	}
+	var known []string
 	for _, o := range optionTable() {
-		if long := "--" + o.name(); len(name) > 4 && len(long) > 4 && near(name, long) {
-			return usagef("unknown option %s (did you mean %s?)", quoteOdd(name), long)
-		}
+		known = append(known, "--"+o.name())
 	}
-	return usagef("unknown option %s", quoteOdd(name))
-}
-
-// near reports whether a is probably a misspelling of b: one letter missing or
-// added, two neighbors swapped, or a letter or two wrong.
-func near(a, b string) bool {
-	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
-		a, b = a[1:], b[1:]
-	}
-	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
-		a, b = a[:len(a)-1], b[:len(b)-1]
-	}
-	return len(a) <= 2 && len(b) <= 2 && (len(a) < 2 || len(b) < 2 || a[0] == b[1])
-}
-
-func noValue(name, value string) error {
-	if _, err := strconv.Atoi(value); err == nil && (name == "-l" || name == "--listen") {
-		return usagef("%s takes no value (to serve on that port: cpunc -l %s)", name, value)
-	}
-	return usagef("%s takes no value", name)
+	return usagef("unknown option %s%s", quoteOdd(name), optionHint(name, known))
 }
 
 // check validates the options against each other and against the mode.
@@ -322,7 +301,7 @@ func (opt *options) check() error {
 		switch name := o.name(); {
 		case opt.given[name] == "":
 		case o.mode == dialing && opt.listen:
-			return usagef("%s cannot be used with -l", o.names[len(o.names)-1])
+			return usagef("%s cannot be used with -l%s", o.names[len(o.names)-1], quoteHint(opt.commands, opt.operands, true))
 		case o.mode == listening && !opt.listen:
 			return usagef("%s requires -l", o.names[len(o.names)-1])
 		}
@@ -345,10 +324,19 @@ func (opt *options) check() error {
 		{slices.Contains(opt.operands, ""), "empty argument"},
 		{slices.ContainsFunc(opt.commands, func(c string) bool { return strings.TrimSpace(c) == "" }), "--exec: empty command"},
 		{slices.ContainsFunc(opt.labels, func(l string) bool { return strings.TrimSpace(l) == "" }), "--label: empty name"},
-		{slices.ContainsFunc(opt.names, func(n string) bool { return n == "" || n != quoteOdd(n) || strings.ContainsAny(n, " :/") }), "--name: invalid host name"},
 	} {
 		if rule.broken {
 			return usagef("%s", rule.message)
+		}
+	}
+	for _, c := range opt.commands {
+		if name, _, _ := strings.Cut(strings.TrimSpace(c), " "); filepath.Base(name) == "cpunc" && execHint(c) != "" {
+			return usagef("--exec: %q is not a server%s", c, execHint(c))
+		}
+	}
+	for _, n := range opt.names {
+		if !isHostName(n) {
+			return usagef("--name: invalid host name %q%s", n, nameHint(n))
 		}
 	}
 	if opt.listen && given("wait") {
@@ -416,7 +404,7 @@ func (opt *options) resolve() error {
 // is the option that replaces the host, or "" for this machine.
 func (opt *options) checkHostless(with string) error {
 	if len(opt.operands) > 0 {
-		return fmt.Errorf("unexpected argument %q (not allowed with -U or -e)", opt.operands[0])
+		return fmt.Errorf("unexpected argument %q%s", opt.operands[0], cmp.Or(quoteHint(opt.commands, opt.operands, false), " (not allowed with -U or -e)"))
 	}
 	for _, name := range []string{"4", "6", "port", "allow", "once", "keep", "max-conns"} {
 		form := opt.given[name]
@@ -432,27 +420,6 @@ func (opt *options) checkHostless(with string) error {
 		}
 	}
 	return nil
-}
-
-// seconds is the value of an option: a duration greater than 0, in the form of
-// parseDuration.
-type seconds struct{ time.Duration }
-
-func (s *seconds) Set(text string) error {
-	d, err := parseDuration(text)
-	if err == nil && d == 0 {
-		err = errors.New("must be greater than 0")
-	}
-	s.Duration = d
-	return err
-}
-
-// interval is the value of an option: a duration in the form of parseInterval.
-type interval struct{ seconds }
-
-func (i *interval) Set(text string) (err error) {
-	i.Duration, err = parseInterval(text)
-	return err
 }
 
 // positive is the value of an option: a positive integer.

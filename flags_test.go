@@ -120,7 +120,7 @@ func TestPermute(t *testing.T) {
 
 		{"web1 -v -i", "-i requires an argument (try 'cpunc -h')"},
 		{"-é", "unknown option -é (try 'cpunc -h')"},
-		{"-n 5", "unknown option -n (try 'cpunc -h')"},
+		{"-n 5", "unknown option -n (for a number of lines: -c)"},
 		{"--no", "unknown option --no (try 'cpunc -h')"},
 		{"--zzzz=1", "unknown option --zzzz (try 'cpunc -h')"},
 		{"-V", "unknown option -V (did you mean --version?)"},

@@ -63,6 +63,7 @@ Each of these files uses only the ones below it:
 	dial.go        connecting to one host, requests and replies
 	line.go        the result of a tick: printing it, min/avg/max
 	address.go     operands: hosts, ports, sockets, commands
+	hint.go        what the user probably meant
 	session.go     the server's side of a connection: words and replies
 	stdio.go       standard streams and commands as connections
 	sample.go      samples of the kernel, shared by all sessions
@@ -296,17 +297,11 @@ func newPoller(opt *options, rests pauses) *poller {
 		count:    int(opt.count),
 		keep:     opt.keep,
 		chart:    opt.graph,
-		dial: func(ctx context.Context, a address) (net.Conn, error) {
-			conn, err := d.dial(ctx, a)
-			if err != nil {
-				err = fmt.Errorf("%w%s", err, hint(a.host))
-			}
-			return conn, err
-		},
-		pauses: rests,
+		dial:     d.dial,
+		pauses:   rests,
 	}
 	for _, a := range opt.addresses {
-		p.hosts = append(p.hosts, &host{address: a})
+		p.hosts = append(p.hosts, &host{address: a, hint: hint(opt, a)})
 		if a.network == memory {
 			p.first = max(p.first, d.first)
 		}
@@ -318,15 +313,28 @@ func newPoller(opt *options, rests pauses) *poller {
 	return p
 }
 
-// hint returns what the user probably meant by a host that could not be dialed.
-func hint(host string) string {
+// hint returns what the user probably meant by an address of opt that never
+// replies.
+func hint(opt *options, a address) string {
+	var given []word
+	if opt.given["read"] != "" {
+		given = opt.read.words
+	}
+	var hosts []string
+	for _, other := range opt.addresses {
+		hosts = append(hosts, other.host)
+	}
 	switch {
-	case host == "help":
+	case a.network == command:
+		return execHint(a.host)
+	case a.port == "":
+		return ""
+	case a.host == "help":
 		return " (for help: cpunc -h)"
-	case host == "version":
+	case a.host == "version":
 		return " (for the version: cpunc --version)"
-	case slices.Contains(words[:readings], host):
-		return fmt.Sprintf(" (for this reading: cpunc -r %s)", host)
+	case slices.Contains(words[:readings], a.host):
+		return readingsHint(given, hosts)
 	}
 	return ""
 }
@@ -350,9 +358,12 @@ func listen(ctx context.Context, opt *options) error {
 	} else {
 		var err error
 		if ln, err = addr.listen(ctx); err != nil {
-			return fmt.Errorf("listen %s: %w", addr, cause(err))
+			return fmt.Errorf("listen %s: %w%s", addr, cause(err), serviceHint(addr.host))
 		}
 		say("listening on %s%s", quoteOdd(ln.Addr().String()), addr.reachable(ln.Addr()))
+		if one, port := opt.allow.beyond(ln.Addr()); one != "" {
+			say("warning: %s cannot connect, because cpunc listens on the loopback interface only (all interfaces: cpunc -l 0.0.0.0 %s)", one, port)
+		}
 	}
 	if err := srv.sampler.record(ctx); err != nil && addr.network != stdio {
 		say("%v", err) // not fatal: load and HTTP work without the CPU counters

@@ -25,6 +25,7 @@ const (
 // A host is one address that is polled.
 type host struct {
 	address
+	hint    string     // for an error before its first reply
 	cores   int        // number of columns in its last reply to cores
 	replies [][]string // to the current tick; nil if none
 
@@ -359,6 +360,9 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 		case <-time.After(byeTime):
 		}
 	}
+	if !h.peer.hasReplied() {
+		err = withHint(err, h.hint)
+	}
 	p.drop(h)
 	return nil, h.wrap(err)
 }
@@ -369,6 +373,10 @@ func (p *poller) query(h *host, ws []word) ([][]string, error) {
 	replies, err := h.peer.ask(ws, p.wait, p.first)
 	h.lines = h.peer.lines
 	h.known = h.known || replies != nil
+	if r, ok := err.(refusal); ok && h.network == memory {
+		r.whole = true
+		err = r
+	}
 	if isRefusal(err) && !h.peer.hasReplied() {
 		err = errors.New(err.Error())
 	}
@@ -396,7 +404,7 @@ func (p *poller) redial(ctx context.Context, h *host) {
 func (p *poller) connect(ctx context.Context, h *host) error {
 	conn, err := p.dial(ctx, h.address)
 	if err != nil {
-		return err
+		return withHint(err, h.hint)
 	}
 	p.byes.Add(1)
 	h.peer = &peer{Conn: conn, lines: h.lines, cancelBye: context.AfterFunc(ctx, func() {

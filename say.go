@@ -183,6 +183,12 @@ func innermost(err error) error {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		if dns.IsNotFound {
+			// Package net also says so if it cannot open the file of hosts.
+			f, err := os.Open(os.DevNull)
+			if err != nil {
+				return cause(err)
+			}
+			f.Close()
 			return errors.New(dns.Err)
 		}
 		return fmt.Errorf("cannot resolve %s: %w", quoteOdd(dns.Name), resolverError(dns))

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A hint is what the user probably meant, in parentheses after a space, or "" if
+// that is not known.
+
+// optionHint is about an option that is not among the known ones.
+func optionHint(name string, known []string) string {
+	switch name {
+	case "-V":
+		return " (did you mean --version?)"
+	case "-n": // as in ping -c, top -n
+		return " (for a number of lines: -c)"
+	case "-d": // as in top
+		return " (for an interval: -i)"
+	}
+	for _, long := range known {
+		if len(name) > 4 && len(long) > 4 && isNear(name, long) {
+			return fmt.Sprintf(" (did you mean %s?)", long)
+		}
+	}
+	return ""
+}
+
+// isNear reports whether a is probably a misspelling of b: one letter missing
+// or added, two neighbors swapped, or a letter or two wrong.
+func isNear(a, b string) bool {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return len(a) <= 2 && len(b) <= 2 && (len(a) < 2 || len(b) < 2 || a[0] == b[1])
+}
+
+// valueHint is about an option that takes no value.
+func valueHint(name, value string) string {
+	if isNumber(value) && (name == "-l" || name == "--listen") {
+		return fmt.Sprintf(" (to serve on that port: cpunc -l %s)", value)
+	}
+	return ""
+}
+
+// portHint is about a number among the operands to dial that is no port,
+// because it does not follow a host.
+func portHint(operands []string, number string) string {
+	if operands[0] == number {
+		_, err := parseInterval(number)
+		switch short := len(number) <= 2 && err == nil; { // as in vmstat 1 5
+		case short && len(operands) == 1:
+			return fmt.Sprintf(" (for an interval: cpunc -i %s, to dial: cpunc localhost %[1]s)", number)
+		case short && len(operands) == 2 && isNumber(operands[1]) && strings.Trim(operands[1], "0") != "" && len(operands[1]) < 10:
+			return fmt.Sprintf(" (for an interval and a number of lines: cpunc -i %s -c %s)", number, operands[1])
+		}
+		return fmt.Sprintf(" (to serve: cpunc -l %s, to dial: cpunc localhost %[1]s)", number)
+	}
+	var hosts []string
+	for _, o := range operands {
+		if !isNumber(o) {
+			hosts = append(hosts, o)
+			continue
+		}
+		last := &hosts[len(hosts)-1]
+		if _, _, err := net.SplitHostPort(*last); err == nil { // it has a port
+			return ""
+		}
+		*last = net.JoinHostPort(strings.Trim(*last, "[]"), o)
+	}
+	return suggest(" (with several hosts: cpunc %s)", strings.Join(hosts, " "))
+}
+
+// hostHint is about an operand that is no host.
+func hostHint(s string) string {
+	scheme, rest, isURL := strings.Cut(s, "://")
+	if isURL && scheme != "ssh" {
+		host, _, _ := strings.Cut(rest, "/")
+		return suggest(" (want host or host:port: %s)", host)
+	}
+	if !isURL && !strings.Contains(s, "@") {
+		return ""
+	}
+	if isURL && !strings.Contains(rest, ":") { // ssh takes a URL, too
+		s = strings.TrimSuffix(rest, "/")
+	}
+	if host, _, err := net.SplitHostPort(s); !isURL && err == nil {
+		s = host
+	}
+	return suggest(" (over ssh: cpunc -e 'ssh %s cpunc -l -')", s)
+}
+
+// serviceHint is about a host to listen on that may be meant as a port.
+func serviceHint(host string) string {
+	if port, err := net.LookupPort("tcp", host); err == nil && !isNumber(host) {
+		return fmt.Sprintf(" (for this port: cpunc -l %d)", port)
+	}
+	return ""
+}
+
+// nameHint is about an argument of --name that is no host name.
+func nameHint(s string) string {
+	if host, _, err := net.SplitHostPort(s); err == nil && isHostName(host) {
+		return fmt.Sprintf(" (a name has no port: --name %s)", host)
+	}
+	return ""
+}
+
+// isHostName reports whether an HTTP request can name this host.
+func isHostName(s string) bool {
+	return s != "" && isPlain(s) && !strings.ContainsAny(s, " :/")
+}
+
+// execHint is about a command that is no server.
+func execHint(command string) string {
+	fields := strings.FieldsFunc(command, func(r rune) bool { return strings.ContainsRune(" \t\n;|&'\"", r) })
+	isClient := slices.ContainsFunc(fields, func(f string) bool { return filepath.Base(f) == "cpunc" }) && !slices.Contains(fields, "-")
+	if isClient {
+		return " (to serve on stdin/stdout: cpunc -l -)"
+	}
+	return ""
+}
+
+// quoteHint is about a command of one word after which others follow that are
+// probably part of it. Its options -l and - look like those of cpunc.
+func quoteHint(commands, rest []string, listen bool) string {
+	if len(commands) != 1 || len(rest) == 0 || strings.ContainsAny(commands[0], " \t") {
+		return ""
+	}
+	line := commands[0] + " " + strings.Join(rest, " ")
+	switch before, dash := strings.CutSuffix(line, " -"); {
+	case listen && dash:
+		line = before + " -l -"
+	case listen:
+		return ""
+	case commands[0] == "ssh" && len(rest) == 1:
+		line += " cpunc -l -"
+	}
+	return suggest(" (quote the command: -e '%s')", line)
+}
+
+// readingsHint is about hosts that have the names of readings, after the
+// readings of -r, if any.
+func readingsHint(given []word, hosts []string) string {
+	var names []string
+	for _, w := range given {
+		names = append(names, w.String())
+	}
+	for _, h := range hosts {
+		if slices.Contains(words[:readings], h) && !slices.Contains(names, h) {
+			names = append(names, h)
+		}
+	}
+	what := "this reading"
+	if len(names) > 1 {
+		what = "these readings"
+	}
+	return fmt.Sprintf(" (for %s: cpunc -r %s)", what, strings.Join(names, ","))
+}
+
+// withHint ends err with a hint, unless that is "". It replaces a more general
+// one.
+func withHint(err error, hint string) error {
+	if hint == "" {
+		return err
+	}
+	text := err.Error()
+	if i := strings.LastIndex(text, " ("); i >= 0 && strings.HasSuffix(text, ")") {
+		text = text[:i]
+	}
+	return errors.New(text + hint)
+}
+
+// suggest formats a hint, unless s contains what a shell or a terminal may take
+// for more than text.
+func suggest(format, s string) string {
+	if s == "" || !isPlain(s) || strings.ContainsAny(s, "'\"\\$`;|&<>()*?#~!") {
+		return ""
+	}
+	return fmt.Sprintf(format, s)
+}
+
+func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
