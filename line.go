@@ -83,7 +83,7 @@ type printer struct {
 	w          io.Writer
 	timeFormat string // of the time in front of the columns, if any
 	header     bool   // name the columns first and whenever they change
-	names      []string
+	names      string // in the last header
 }
 
 // timeFormat returns the format of the time in front of lines that are this far
@@ -99,16 +99,13 @@ func timeFormat(interval time.Duration) string {
 // waiting for it.
 func (p *printer) print(l line) error {
 	var text []byte
-	if p.header && !slices.Equal(p.names, l.names) {
-		p.names = l.names
-		text = append(text, '#')
+	if names := strings.Join(l.names, " "); p.header && names != p.names {
+		p.names = names
+		text = append(text, "# "...)
 		if p.timeFormat != "" {
-			text = append(text, " time"...)
+			text = append(text, "time "...)
 		}
-		for _, name := range l.names {
-			text = append(append(text, ' '), name...)
-		}
-		text = append(text, '\n')
+		text = append(append(text, names...), '\n')
 	}
 	if p.timeFormat != "" {
 		text = l.at.UTC().AppendFormat(text, p.timeFormat)

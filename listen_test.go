@@ -813,6 +813,7 @@ func TestStuckClientsAreCheap(t *testing.T) {
 	}{
 		{"words", strings.Repeat("cores ", 2000), 100_000},
 		{"metrics", strings.Repeat("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 50), 100_000},
+		{"header line", "GET /modes,cores,load?interval=0.1&time&header HTTP/1.1\r\nHost: localhost\r\n\r\n", 1000},
 		{"stream", "GET /cores?interval=0.1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 1000},
 		{"header", "GET /cpu HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("a:\r\n", maxLines-2), 0},
 	} {
