@@ -335,9 +335,9 @@ func BenchmarkAnswer(b *testing.B) {
 			conn := &counter{}
 			for b.Loop() {
 				s.process(context.Background(), conn, []byte("cpu"))
-				if end := *s.last[cpuWord].end; age > 0 {
+				if end := *s.last[cpuWord].sample; age > 0 {
 					end.at = end.at.Add(-age)
-					s.last[cpuWord].end = &end
+					s.last[cpuWord].sample = &end
 				}
 				s.flush(context.Background(), conn)
 			}

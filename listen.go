@@ -27,7 +27,7 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 }
 
 const (
-	maxRefusals    = 100 // clients that can be told at the same time why they are refused
+	maxRefusals    = 100 // refusals being written at once
 	fewDescriptors = 200 // if fewer are left, each new connection is checked, which costs four system calls
 )
 

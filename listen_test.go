@@ -107,7 +107,7 @@ var raceEnabled = sync.OnceValue(func() bool {
 // Thousands of clients are silent, slow, greedy or rude while ten honest clients poll.
 // No reply to the honest clients is lost or late, and the limits disconnect the
 // others.
-func TestBadCompany(t *testing.T) {
+func TestAbusiveClients(t *testing.T) {
 	silent, slow, greedy, rude := 5000, 300, 40, 100
 	if testing.Short() {
 		t.Skip("slow clients need ten seconds")

@@ -18,7 +18,7 @@ const (
 	maxToken  = 64                     // bytes without a word or a newline that end a session
 	maxReply  = 16 << 10               // bytes of replies that are written together
 	stuckTime = 10 * time.Second       // for a client that does not read its replies
-	leaveTime = 400 * time.Millisecond // for the last reads and writes before the end
+	leaveTime = 400 * time.Millisecond // grace for reads and writes at shutdown
 )
 
 // methods are the HTTP methods.
@@ -168,8 +168,8 @@ type session struct {
 // A reply is the latest line for a word, and the sample at the end of its
 // interval.
 type reply struct {
-	line []byte
-	end  *sample
+	line   []byte
+	sample *sample
 }
 
 // serve replies to the words that arrive on conn, and then closes it, unless it
@@ -307,7 +307,7 @@ func (s *session) answer(ctx context.Context, w word) {
 // again, because the counters are too coarse for shorter intervals.
 func (s *session) reply(ctx context.Context, w word) (line []byte, err error) {
 	last := &s.last[w]
-	if last.end == nil || time.Since(last.end.at) >= minWindow-tick {
+	if last.sample == nil || time.Since(last.sample.at) >= minWindow-tick {
 		if err := s.read(ctx, w, last); err != nil {
 			return nil, err
 		}
@@ -320,7 +320,7 @@ func (s *session) reply(ctx context.Context, w word) (line []byte, err error) {
 // read sets last to the reading of w since its previous reply or, for a first
 // reply, since the baseline of the sampler.
 func (s *session) read(ctx context.Context, w word, last *reply) error {
-	begin := last.end
+	begin := last.sample
 	if begin == nil && !table[w].instant {
 		if begin = s.sampler.baseline(ctx, table[w].source); begin.err != nil {
 			return begin.err
@@ -331,7 +331,7 @@ func (s *session) read(ctx context.Context, w word, last *reply) error {
 		return end.err
 	}
 	last.line = append(appendReading(last.line[:0], w, begin, end), '\n')
-	last.end = end
+	last.sample = end
 	return nil
 }
 

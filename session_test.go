@@ -435,7 +435,7 @@ func TestClocks(t *testing.T) {
 			t.Fatalf("the wall clock was set by %v", d)
 		}
 		s := &session{sampler: smp}
-		s.last[cpuWord].end = begin
+		s.last[cpuWord].sample = begin
 		s.process(context.Background(), nil, []byte("cpu"))
 		if got := string(s.unsent); got != "25.0\n" {
 			t.Errorf("set by %d h: %q", hours, got)
