@@ -65,6 +65,7 @@ Each of these files uses only the ones below it:
 	address.go     operands: hosts, ports, sockets, commands
 	hint.go        what the user probably meant
 	session.go     the server's side of a connection: words and replies
+	scan.go        the words in the input of a client; telnet commands
 	stdio.go       standard streams and commands as connections
 	sample.go      samples of the kernel, shared by all sessions
 	reading.go     the table of words; readings, computed from two samples
