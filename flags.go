@@ -23,6 +23,14 @@ const help = `Usage:
   cpunc [options] host[:port] ...       poll several, columns side by side
   cpunc -l [options] [[host] port | -]  serve readings; with -, on stdin/stdout
 
+Examples:
+  cpunc                                 this machine, without a network
+  cpunc -l 5000                         serve; http://localhost:5000/ is a chart
+  cpunc -g web1 web2                    draw a live chart of two listeners
+
+Without a host, cpunc -l listens on loopback only; for all interfaces, use
+0.0.0.0 as the host. The manual: man cpunc.
+
 Dialing:
   -i, --interval SECONDS  time between polls: 2, 0.5, 500ms, 1m; at least 0.1,
                           or 0 for no pause (default 1)
