@@ -161,7 +161,7 @@ func (c *chart) panels() (panels []*panel) {
 				_, name = splitName(name)
 			}
 			p.names = append(p.names, name)
-			p.extents = append(p.extents, extentOf(c.values[i][begin:end]))
+			p.extents = append(p.extents, c.columns[i].extent(begin, end))
 			p.newest = append(p.newest, c.text(i, end-1))
 		}
 		panels = append(panels, p)
@@ -179,14 +179,41 @@ func (c *chart) panels() (panels []*panel) {
 
 // newPanel returns the panel of a group, without its numbers.
 func (c *chart) newPanel(g group) *panel {
-	p := &panel{group: g, look: c.look, cpus: c.cpus, title: titleOf(g.reading)}
-	switch {
-	case g.host != "":
+	p := &panel{group: g, look: c.look, title: titleOf(g.reading)}
+	if g.host != "" {
 		p.title += "  " + g.host
-	case !p.hasLimit() && c.cpus > 0:
-		p.title += fmt.Sprintf(" (%d CPUs)", c.cpus)
+	}
+	if g.reading == loadWord {
+		if p.cpus = c.countCPUs(); p.cpus > 0 {
+			p.title += fmt.Sprintf(" (%d CPUs)", p.cpus)
+		}
 	}
 	return p
+}
+
+// countCPUs returns the number of CPUs of each host, or 0 if that is unknown or
+// differs.
+func (c *chart) countCPUs() (cpus int) {
+	if c.cpus > 0 {
+		return c.cpus
+	}
+	counts := map[string]int{}
+	for _, name := range c.names {
+		host, w, _ := columnOf(name)
+		counts[host] += 0
+		if w == coresWord {
+			counts[host]++
+		}
+	}
+	for _, n := range counts {
+		cpus = max(cpus, n)
+	}
+	for _, n := range counts {
+		if n != cpus {
+			return 0
+		}
+	}
+	return cpus
 }
 
 // ticks returns round times that are far enough apart for their labels, and the
@@ -226,7 +253,7 @@ func (c *chart) text(column, n int) string {
 	case n < 0:
 		return "nan"
 	}
-	return string(appendNumbers(nil, decimals(c.names[column]), c.values[column][n]))
+	return string(appendNumbers(nil, decimals(c.names[column]), c.columns[column].numbers[n]))
 }
 
 // waiting returns what a chart without a line says.

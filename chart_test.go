@@ -262,15 +262,76 @@ func TestColumnsAreBounded(t *testing.T) {
 	}
 }
 
+// The extent of a part of a column is that of its numbers, wherever it begins and ends,
+// also after the oldest numbers were dropped.
+func TestExtents(t *testing.T) {
+	h := history{}
+	for i := range 1000 {
+		x := sine(i, i%7)
+		if i%50 < 3 {
+			x = math.NaN()
+		}
+		h.add(noon.Add(time.Duration(i)*time.Second), []string{"cpu"}, []float64{x})
+	}
+	for range 2 {
+		c := &h.columns[0]
+		for from := 0; from < len(c.numbers); from += 13 {
+			for to := from; to <= len(c.numbers); to += 17 {
+				got, want := c.extent(from, to), extentOf(c.numbers[from:to])
+				if got.n != want.n || got.min != want.min || got.max != want.max || math.Abs(got.sum-want.sum) > 1e-6 {
+					t.Fatalf("%d to %d: %v, want %v", from, to, got, want)
+				}
+			}
+		}
+		h.drop(333)
+	}
+}
+
 // Columns that appear later are not confused with earlier ones.
 func TestColumnsChange(t *testing.T) {
 	c := chartOf("localhost:5000", 3, []string{"cpu0"}, sine)
 	c.add(line{at: noon.Add(3 * time.Second), names: []string{"cpu0", "cpu1"}, columns: []string{"1.0", "2.0"}})
 	c.add(line{at: noon.Add(4 * time.Second), names: []string{"cpu1"}, columns: []string{"3.0"}})
-	if got := c.values; len(got) != 1 || !math.IsNaN(got[0][0]) || got[0][3] != 2 || got[0][4] != 3 {
+	if len(c.columns) != 1 {
+		t.Fatalf("%d columns", len(c.columns))
+	}
+	if got := c.columns[0].numbers; !math.IsNaN(got[0]) || got[3] != 2 || got[4] != 3 {
 		t.Errorf("%v", got)
 	}
 	c.draw(noon, 80, 24)
+}
+
+// The window moves through what was received, and no further. At the newest line, it
+// follows it again.
+func TestMove(t *testing.T) {
+	c := chartOf("localhost:5000", 0, nil, sine)
+	c.move(-1)
+	c.draw(noon, 80, 24)
+	c = chartOf("localhost:5000", 121, []string{"cpu"}, func(s, _ int) float64 { return float64(s % 100) })
+	for _, test := range []struct {
+		part   float64
+		newest string // in the legend
+		until  string // in the caption
+	}{
+		{-0.25, "5.0", "12:01:45"},
+		{-0.25, "90.0", "12:01:30"},
+		{0.25, "5.0", "12:01:45"},
+		{0.25, "20.0", ""},
+		{-1000, "0.0", "12:00:00"},
+		{0.25, "15.0", "12:00:15"},
+		{1000, "20.0", ""},
+	} {
+		c.move(test.part)
+		got := c.draw(noon, 80, 24).String()
+		if !strings.Contains(got, "cpu "+test.newest+" ") || strings.Contains(got, "until") != (test.until != "") || !strings.Contains(got, test.until) {
+			t.Errorf("moved by %v: want cpu %s until %q in\n%s", test.part, test.newest, test.until, got)
+		}
+	}
+	c.move(-0.25)
+	c.add(line{at: noon.Add(200 * time.Second), names: []string{"cpu"}, columns: []string{"42.0"}})
+	if got := c.draw(noon, 80, 24).String(); !strings.Contains(got, "until 12:01:45") {
+		t.Errorf("a new line moves the window:\n%s", got)
+	}
 }
 
 func TestRoundOver(t *testing.T) {
@@ -350,6 +411,10 @@ func TestTitles(t *testing.T) {
 		if !slices.Equal(titles, test.want) {
 			t.Errorf("%q: titles %q, want %q", test.args, titles, test.want)
 		}
+	}
+	loads := chartOf("web1", 3, namesOf(4, loadWord, coresWord), sine)
+	if got := loads.panels()[0].title; got != "Load average (4 CPUs)  web1" {
+		t.Errorf("title %q with four CPUs", got)
 	}
 	modes := slices.Concat(namesOf(0, modesWord), namesOf(0, cpuWord))
 	for i, name := range modes {

@@ -377,7 +377,7 @@ type terminal struct {
 }
 
 const (
-	writeSize           = 512 // bytes that are written at a time, so that the rest can be dropped
+	writeSize           = 16 << 10 // bytes that are written at a time, so that the rest can be dropped
 	maxColumns, maxRows = 1000, 300
 )
 

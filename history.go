@@ -8,22 +8,50 @@ import (
 
 // A history holds the numbers that a chart has received, by column.
 type history struct {
-	start  time.Time
-	times  []time.Duration // since start, ascending
-	names  []string
-	values [][]float64 // of each column, one for each time; NaN is a gap
+	start   time.Time
+	times   []time.Duration // since start, ascending
+	names   []string
+	columns []column
+}
+
+// A column has a number for each time, where NaN is a gap. Because a picture may
+// show hundreds of thousands, it also has the extent of each whole block of them.
+type column struct {
+	numbers []float64
+	blocks  []extent
 }
 
 const (
 	maxCurves  = 1 << 10
 	maxNumbers = 1 << 21 // in all columns
+	blockSize  = 64
 )
+
+func (c *column) add(x float64) {
+	c.numbers = append(c.numbers, x)
+	if n := len(c.numbers); n%blockSize == 0 {
+		c.blocks = append(c.blocks, extentOf(c.numbers[n-blockSize:]))
+	}
+}
+
+// extent returns the extent of a part of the column.
+func (c *column) extent(from, to int) extent {
+	first, end := (from+blockSize-1)/blockSize, to/blockSize
+	if first >= end {
+		return extentOf(c.numbers[from:to])
+	}
+	e := extentOf(c.numbers[from : first*blockSize])
+	for _, block := range c.blocks[first:end] {
+		e = e.with(block)
+	}
+	return e.with(extentOf(c.numbers[end*blockSize : to]))
+}
 
 // snapshot returns a copy that later changes do not affect. It shares the
 // numbers, which are only appended to.
 func (h *history) snapshot() history {
 	copied := *h
-	copied.values = slices.Clone(h.values)
+	copied.columns = slices.Clone(h.columns)
 	return copied
 }
 
@@ -41,7 +69,7 @@ func (h *history) add(at time.Time, names []string, numbers []float64) {
 	}
 	h.times = append(h.times, max(at.Sub(h.start), h.newest()))
 	for i, x := range numbers {
-		h.values[i] = append(h.values[i], x)
+		h.columns[i].add(x)
 	}
 }
 
@@ -51,32 +79,35 @@ func (h *history) gap() {
 		return
 	}
 	h.times = append(h.times, h.newest())
-	for i := range h.values {
-		h.values[i] = append(h.values[i], math.NaN())
+	for i := range h.columns {
+		h.columns[i].add(math.NaN())
 	}
 }
 
-// drop forgets the oldest n numbers of each column.
+// drop forgets about the oldest n numbers of each column.
 func (h *history) drop(n int) {
+	n -= n % blockSize
 	h.times = slices.Clone(h.times[n:])
-	for i, column := range h.values {
-		h.values[i] = slices.Clone(column[n:])
+	for i, c := range h.columns {
+		h.columns[i] = column{slices.Clone(c.numbers[n:]), slices.Clone(c.blocks[n/blockSize:])}
 	}
 }
 
 // rename moves the numbers to the new places of their columns.
 func (h *history) rename(names []string) {
-	was := map[string][]float64{}
+	was := map[string]column{}
 	for i, name := range slices.Backward(h.names) { // backward, so that the first of two equal names counts
-		was[name] = h.values[i]
+		was[name] = h.columns[i]
 	}
-	h.values = make([][]float64, len(names))
+	h.columns = make([]column, len(names))
 	for i, name := range names {
-		column, ok := was[name]
+		old, ok := was[name]
 		if !ok {
-			column = slices.Repeat([]float64{math.NaN()}, len(h.times))
+			for range h.times {
+				old.add(math.NaN())
+			}
 		}
-		h.values[i] = slices.Clone(column) // two columns may have the same name
+		h.columns[i] = column{slices.Clone(old.numbers), slices.Clone(old.blocks)} // two may have the same name
 	}
 	h.names = names
 }
@@ -117,7 +148,7 @@ func (s stretch) last(column, i int) float64 {
 	if s.edges[i] == 0 {
 		return math.NaN()
 	}
-	return s.values[column][s.edges[i]-1]
+	return s.columns[column].numbers[s.edges[i]-1]
 }
 
 // A bin is what the numbers of a column come to in one step.
@@ -131,8 +162,9 @@ func (s stretch) bins(column int) []bin {
 	bins := make([]bin, len(s.edges)-1)
 	for i := range bins {
 		bins[i] = bin{first: math.NaN(), last: math.NaN()}
-		if numbers := s.values[column][s.edges[i]:s.edges[i+1]]; len(numbers) > 0 {
-			bins[i] = bin{extentOf(numbers), numbers[0], numbers[len(numbers)-1]}
+		if from, to := s.edges[i], s.edges[i+1]; from < to {
+			c := &s.columns[column]
+			bins[i] = bin{c.extent(from, to), c.numbers[from], c.numbers[to-1]}
 		}
 	}
 	return bins
@@ -161,8 +193,7 @@ func (e extent) with(other extent) extent {
 	return extent{e.n + other.n, min(e.min, other.min), max(e.max, other.max), e.sum + other.sum}
 }
 
-// extentOf returns the extent of numbers. It is fast, because a picture shows
-// hundreds of thousands.
+// extentOf returns the extent of numbers.
 func extentOf(numbers []float64) extent {
 	e := extent{min: math.Inf(1), max: math.Inf(-1)}
 	for _, x := range numbers {

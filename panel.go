@@ -16,7 +16,7 @@ type panel struct {
 	names   []string // of the columns
 	newest  []string
 	extents []extent // of each column in the window
-	cpus    int      // number of CPUs; 0 if it is unknown
+	cpus    int      // at which load averages have a line; 0 if that is unknown
 
 	// Set by lay.
 	last      bool // whether the time is under its curves
@@ -150,7 +150,7 @@ func (p *panel) drawGrid(f *frame, left int, ticks []label) {
 			f.put(left+tick.at, p.y+1+row, quiet, dot)
 		}
 	}
-	if cpus := float64(p.cpus); !p.hasLimit() && p.cpus > 0 && cpus < p.axis.high {
+	if cpus := float64(p.cpus); p.cpus > 0 && cpus < p.axis.high {
 		f.put(left, p.y+1+p.axis.dot(cpus)/4, quiet, strings.Repeat(rule, f.w-left))
 	}
 }

@@ -16,19 +16,23 @@ import (
 )
 
 // saveTerminal returns a function that gives the controlling terminal the modes
-// that it has now, and the text after what it has shown already. That works
-// even while a write to the terminal is blocked.
+// that it has now, and a last text. If the terminal does not take that, because
+// a write to it is blocked, it discards what the terminal has not shown yet.
 func saveTerminal(tcell.Tty) (restore func(text string)) {
 	var modes *term.State
 	onTerminal(func(_ *os.File, fd int) { modes, _ = term.GetState(fd) })
 	return func(text string) {
 		onTerminal(func(tty *os.File, fd int) {
-			flushOutput(fd)
-			if modes != nil {
-				term.Restore(fd, modes) // also wakes the blocked write
+			for range 2 {
+				if modes != nil {
+					term.Restore(fd, modes) // also wakes the blocked write after a flush
+				}
+				tty.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+				if _, err := tty.WriteString(text); err == nil {
+					return
+				}
+				flushOutput(fd)
 			}
-			tty.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-			tty.WriteString(text)
 		})
 	}
 }
