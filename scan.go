@@ -116,7 +116,11 @@ func (s *scanner) finish() error {
 		return nil
 	}
 	s.drop, s.http = true, false
-	return fmt.Errorf("unknown word %q (known: %s)", s.text(), strings.Join(words, ", "))
+	text := s.token[:s.n]
+	if s.full() { // more may follow
+		text = wholeLetters(text)
+	}
+	return fmt.Errorf("unknown word %q (known: %s)", text, strings.Join(words, ", "))
 }
 
 // overflow finishes the token if that has the maximum length.

@@ -109,6 +109,9 @@ func TestWire(t *testing.T) {
 		{"cores modes\tload", stillCores + stillModes + stillLoad},
 		{"pressurebusycgroupcpu", stillPressure + stillBusy + stillCgroup + stillCPU},
 		{strings.Repeat(" ", 1000) + "cpu", stillCPU},
+		{long[1:] + "é", unknown(`"` + long[1:] + `"`)}, // not cut inside a letter
+		{long[2:] + "é", unknown(`"` + long[2:] + `é"`)},
+		{"caf\xe9", unknown(`"caf\xe9"`)},
 
 		{"bye", ""},
 		{"byecpu", ""},
