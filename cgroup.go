@@ -41,28 +41,28 @@ func (u *usage) comparable(old *usage) bool {
 // readGroup reads the CPU use and the limits of the control group of this
 // process. It finds the group each time, because processes can be moved and
 // limits changed.
-func readGroup() (u usage, when moment, err error) {
-	when = within(time.Now(), time.Now())
+func readGroup() (u *usage, at time.Time, err error) {
+	at = time.Now()
 	if !procfs {
-		return u, when, fmt.Errorf("no control groups on %s", runtime.GOOS)
+		return nil, at, fmt.Errorf("no control groups on %s", runtime.GOOS)
 	}
 	h, err := findHierarchies()
 	if err != nil {
-		return u, when, err
+		return nil, at, err
 	}
 	accounts, err := h.group("cpuacct")
 	if err == errNoController {
 		err = fmt.Errorf("no CPU controller in %s", cgroupRoot())
 	}
 	if err != nil {
-		return u, when, err
+		return nil, at, err
 	}
+	u = &usage{group: accounts.dir}
 	if err := u.setLimits(h, accounts); err != nil {
-		return u, when, err
+		return nil, at, err
 	}
-	u.group = accounts.dir
-	u.used, when, err = accounts.used()
-	return u, when, err
+	u.used, at, err = accounts.used()
+	return u, at, err
 }
 
 // setLimits sets the limits of a group whose CPU time is counted in accounts.
@@ -123,13 +123,13 @@ func (g controlGroup) file(name string) string {
 }
 
 // used reads the CPU time that the group has used.
-func (g controlGroup) used() (used time.Duration, when moment, err error) {
+func (g controlGroup) used() (used time.Duration, at time.Time, err error) {
 	name, key, unit := "cpuacct.usage", "", time.Nanosecond
 	if g.v2 {
 		name, key, unit = "cpu.stat", "usage_usec", time.Microsecond
 	}
 	path := filepath.Join(g.dir, name)
-	when, err = readKernel(path, "", func(text []byte) error {
+	at, err = readKernelFile(path, "", func(text []byte) error {
 		number := string(text)
 		if key != "" {
 			number = value(number, key)
@@ -141,7 +141,7 @@ func (g controlGroup) used() (used time.Duration, when moment, err error) {
 		used = time.Duration(n) * unit
 		return nil
 	})
-	return used, when, err
+	return used, at, err
 }
 
 // quota returns the quota of the group itself, if it has one. The files are

@@ -75,18 +75,6 @@ type stat struct {
 	rows  []row  // in order of CPU number; nil if only the total was requested
 }
 
-// A moment is the time at which the kernel was read, and its uncertainty.
-type moment struct {
-	at  time.Time
-	off time.Duration
-}
-
-// within returns the moment between two times.
-func within(before, after time.Time) moment {
-	half := after.Sub(before) / 2
-	return moment{before.Add(half), half}
-}
-
 // hostFile returns the path of a kernel file below a directory, which an
 // environment variable can replace, as in gopsutil.
 func hostFile(variable, dir string, path ...string) string {
@@ -97,20 +85,20 @@ func procFile(path ...string) string { return hostFile("HOST_PROC", "/proc", pat
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 16<<10); return &b }}
 
-// readKernel passes the text of a file to use, which must not retain it. It
-// stops reading once the text contains end. The moment is that of the first
-// read, because that is when the kernel takes the numbers.
-func readKernel(path, end string, use func(text []byte) error) (moment, error) {
-	f, err := os.Open(path)
+// readKernelFile passes the text of a file to use, which must not retain it. It
+// stops reading once the text contains end. The time is that of the first read,
+// because that is when the kernel takes the numbers.
+func readKernelFile(path, end string, use func(text []byte) error) (at time.Time, err error) {
+	f, err := openKernelFile(path)
 	if err != nil {
-		return within(time.Now(), time.Now()), err
+		return time.Now(), err
 	}
 	defer f.Close()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	before := time.Now()
 	n, err := f.Read(*buf)
-	when := within(before, time.Now())
+	at = middle(before, time.Now())
 	for err == nil && (end == "" || !bytes.Contains((*buf)[:n], []byte(end))) {
 		if n == len(*buf) {
 			*buf = append(*buf, make([]byte, n)...)
@@ -120,42 +108,42 @@ func readKernel(path, end string, use func(text []byte) error) (moment, error) {
 		n += more
 	}
 	if err != nil && err != io.EOF {
-		return when, err
+		return at, err
 	}
-	return when, use((*buf)[:n])
+	return at, use((*buf)[:n])
 }
 
-// readStat reads the counters of the machine and, with each, also those of
-// every CPU.
+func middle(before, after time.Time) time.Time { return before.Add(after.Sub(before) / 2) }
+
+// read reads the counters of the machine and, with each, also those of every
+// CPU.
 //
 // On Linux it does not use gopsutil, which takes the first row for the total
 // and the others for CPUs whatever their names are, skips rows that it cannot
 // parse, does not tell when the kernel was read, and is slower.
-func readStat(each bool) (s stat, when moment, err error) {
+func (s *stat) read(each bool) (at time.Time, err error) {
 	if procfs {
 		path := procFile("stat")
-		when, err = readKernel(path, "\nintr ", func(text []byte) error {
-			var ok bool
-			if s, ok = parseStat(text, each); !ok {
+		return readKernelFile(path, "\nintr ", func(text []byte) error {
+			if !s.parse(text, each) {
 				return errors.New("no valid CPU lines in " + path)
 			}
 			return nil
 		})
-		return s, when, err
 	}
 	before := time.Now()
-	s, err = libraryStat(each)
-	return s, within(before, time.Now()), err
+	err = s.readLibrary(each)
+	return middle(before, time.Now()), err
 }
 
-// libraryStat is readStat for systems other than Linux. It uses gopsutil.
-func libraryStat(each bool) (s stat, err error) {
+// readLibrary is read for systems other than Linux. It uses gopsutil.
+func (s *stat) readLibrary(each bool) error {
 	times, err := cpu.Times(each)
 	if err == nil && len(times) == 0 {
 		err = errors.New("the system returned no values")
 	}
 	if err != nil {
-		return s, err
+		return err
 	}
 	s.cpus = runtime.NumCPU()
 	for i, t := range times {
@@ -167,7 +155,7 @@ func libraryStat(each bool) (s stat, err error) {
 		}
 		if !each {
 			s.total = c
-			return s, nil
+			return nil
 		}
 		number, err := strconv.Atoi(strings.TrimPrefix(t.CPU, "cpu"))
 		if err != nil || number < 0 || number >= maxCPUs {
@@ -176,7 +164,7 @@ func libraryStat(each bool) (s stat, err error) {
 		s.rows = append(s.rows, row{number, c})
 	}
 	s.rows = inOrder(s.rows)
-	return s, nil
+	return nil
 }
 
 // inOrder sorts rows by CPU number. Of several rows with one number, it keeps
@@ -188,11 +176,11 @@ func inOrder(rows []row) []row {
 
 var setSeed = maphash.MakeSeed()
 
-// parseStat parses the text of /proc/stat. It finds rows by name, in any order,
+// parse parses the text of /proc/stat. It finds rows by name, in any order,
 // and ignores invalid ones. The rows of the CPUs are parsed only with each, or
 // if their sum replaces a total that is missing or all zero: LXCFS may write a
 // total of zeros before the real one.
-func parseStat(text []byte, each bool) (s stat, ok bool) {
+func (s *stat) parse(text []byte, each bool) (ok bool) {
 	var set maphash.Hash
 	set.SetSeed(setSeed)
 	total := false
@@ -227,7 +215,7 @@ func parseStat(text []byte, each bool) (s stat, ok bool) {
 	if !each {
 		s.rows = nil
 	}
-	return s, ok
+	return ok
 }
 
 // cpuNumber returns 7 for cpu7, and -1 for anything that is not the name of a
@@ -295,30 +283,30 @@ func parseCounts(numbers []byte) (counts, bool) {
 // readLoad reads the load averages over 1, 5 and 15 minutes. On Linux it does
 // not use gopsutil, which panics if there are too few numbers, accepts infinite
 // ones, and ignores HOST_PROC if it cannot parse the file.
-func readLoad() (averages [3]float64, when moment, err error) {
+func readLoad() (averages [3]float64, at time.Time, err error) {
 	if procfs {
 		path := procFile("loadavg")
-		when, err = readKernel(path, "", func(text []byte) (err error) {
+		at, err = readKernelFile(path, "", func(text []byte) (err error) {
 			averages, err = parseLoad(text, path)
 			return err
 		})
-		return averages, when, err
+		return averages, at, err
 	}
-	when = within(time.Now(), time.Now())
+	at = time.Now()
 	if runtime.GOOS == "windows" || runtime.GOOS == "plan9" { // gopsutil only imitates them on Windows
-		return averages, when, errors.ErrUnsupported
+		return averages, at, errors.ErrUnsupported
 	}
 	avg, err := load.Avg()
 	if err != nil {
-		return averages, when, err
+		return averages, at, err
 	}
 	averages = [...]float64{avg.Load1, avg.Load5, avg.Load15}
 	for _, x := range averages {
 		if !(x >= 0) || math.IsInf(x, 0) {
-			return averages, when, fmt.Errorf("invalid value %v", x)
+			return averages, at, fmt.Errorf("invalid value %v", x)
 		}
 	}
-	return averages, when, nil
+	return averages, at, nil
 }
 
 // parseLoad parses the text of /proc/loadavg.
@@ -340,19 +328,19 @@ func parseLoad(text []byte, path string) (averages [3]float64, err error) {
 // readPressure reads the total time since boot in which runnable tasks waited
 // for a CPU: the some line in the file that psi.rst of the kernel's
 // documentation describes, in microseconds.
-func readPressure() (waited time.Duration, when moment, err error) {
+func readPressure() (waited time.Duration, at time.Time, err error) {
 	if !procfs {
-		return 0, within(time.Now(), time.Now()), fmt.Errorf("no pressure stall information on %s", runtime.GOOS)
+		return 0, time.Now(), fmt.Errorf("no pressure stall information on %s", runtime.GOOS)
 	}
 	path := procFile("pressure", "cpu")
-	when, err = readKernel(path, "", func(text []byte) (err error) {
+	at, err = readKernelFile(path, "", func(text []byte) (err error) {
 		waited, err = parsePressure(text, path)
 		return err
 	})
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) { // not built in, or switched off
 		err = fmt.Errorf("no pressure stall information in %s (boot with psi=1 if the kernel has it)", path)
 	}
-	return waited, when, err
+	return waited, at, err
 }
 
 // parsePressure parses the text of /proc/pressure/cpu.

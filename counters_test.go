@@ -11,7 +11,8 @@ import (
 // The counters are the same as those that gopsutil reads.
 func TestAsGopsutil(t *testing.T) {
 	const near = 0.5 // seconds, because idle may step back and the machine may be slow
-	before, _, err := readStat(true)
+	var before, after stat
+	_, err := before.read(true)
 	if err != nil {
 		t.Skip(err)
 	}
@@ -19,7 +20,7 @@ func TestAsGopsutil(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, _, err := readStat(true)
+	_, err = after.read(true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,8 +46,9 @@ func TestSetOfCPUs(t *testing.T) {
 		for _, n := range strings.Fields(cpus) {
 			text += "cpu" + n + row
 		}
-		s, ok := parseStat([]byte(text), false)
-		each, _ := parseStat([]byte(text), true)
+		var s, each stat
+		ok := s.parse([]byte(text), false)
+		each.parse([]byte(text), true)
 		if !ok || s.set != each.set || s.cpus != each.cpus || s.rows != nil || len(each.rows) != each.cpus {
 			t.Errorf("CPUs %s: %+v, %+v", cpus, s, each)
 		}

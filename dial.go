@@ -83,8 +83,8 @@ func thisMachine(first time.Duration) net.Conn {
 	client, server := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	smp := newSampler()
-	smp.least = max(first, minWindow)
-	smp.most = max(smp.most, smp.least+firstWindow)
+	smp.minFirst = max(first, minWindow)
+	smp.maxFirst = max(smp.maxFirst, smp.minFirst+firstWindow)
 	go func() { // ends when the connection is closed
 		defer onPanic()
 		smp.record(ctx) // so that the first replies wait at the same time, not in turn

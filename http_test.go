@@ -292,13 +292,14 @@ func TestMetricsWithoutLoad(t *testing.T) {
 		errors.ErrUnsupported: "# HELP node_cpu_seconds_total ",
 		os.ErrNotExist:        "error: cannot read load averages: file does not exist\n",
 	} {
-		smp := &sampler{ask: func(src source) sample {
-			s := still().ask(src)
+		smp := newSampler()
+		smp.read = func(src source) *sample {
+			s := &sample{at: time.Now()}
 			if src >= averages {
 				s.err = failure
 			}
 			return s
-		}}
+		}
 		got := metricsOf(newWeb(t.Context(), smp, nil, 0, new(server).serving.Load))
 		if !strings.HasPrefix(got, want) || strings.Contains(got, "node_load") || strings.Contains(got, "node_pressure") {
 			t.Errorf("%v: %s", failure, got)
@@ -392,8 +393,8 @@ func TestStreamOfSeveral(t *testing.T) {
 		var cpus atomic.Int32
 		cpus.Store(1)
 		smp := newSampler()
-		smp.ask = func(src source) sample {
-			s := sample{moment: moment{at: time.Now()}, load: [3]float64{1, 2, 3}}
+		smp.read = func(src source) *sample {
+			s := &sample{at: time.Now(), load: [3]float64{1, 2, 3}}
 			if src == groups || cpus.Load() == 0 {
 				s.err = errors.New("broken")
 			}

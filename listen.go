@@ -29,6 +29,8 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 const (
 	maxRefusals    = 100 // refusals being written at once
 	fewDescriptors = 200 // if fewer are left, each new connection is checked, which costs four system calls
+
+	endTime = 900 * time.Millisecond // for all sessions together; two leaveTimes are enough unless the kernel does not reply
 )
 
 // keepAlive detects a peer that has disappeared within half a minute.
@@ -52,7 +54,7 @@ type server struct {
 // serve accepts connections and serves each in its own goroutine until ctx is
 // done. It returns when the last one has ended.
 func (srv *server) serve(ctx context.Context, ln net.Listener) error {
-	defer srv.running.Wait()
+	defer waitFor(ctx, func() error { srv.running.Wait(); return nil })
 	defer ln.Close()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	for {
@@ -73,6 +75,24 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 				return nil
 			}
 		}
+	}
+}
+
+// waitFor waits until sessions have ended. After the end of ctx, it does not wait
+// for one that reads the kernel if that does not reply.
+func waitFor(ctx context.Context, sessions func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- sessions() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(endTime):
+		return nil
 	}
 }
 
@@ -196,8 +216,10 @@ func (srv *server) leave(conn net.Conn, s *session, err error) {
 func (srv *server) serveStdio(ctx context.Context, conn *duplex) error {
 	srv.serving.Add(1)
 	srv.running.Add(1)
-	err := srv.attend(ctx, conn)
-	srv.running.Wait() // the connection may have been handed over to HTTP
+	err := waitFor(ctx, func() error {
+		defer srv.running.Wait() // the connection may have been handed over to HTTP
+		return srv.attend(ctx, conn)
+	})
 	switch {
 	case errors.Is(err, errIdle): // not a failure, just as over a network
 		err = nil

@@ -633,9 +633,9 @@ func TestEndOfServer(t *testing.T) {
 	defer conn.Close()
 	asked := make(chan struct{})
 	begun := sync.OnceFunc(func() { close(asked) })
-	smp.ask = func(src source) sample {
+	smp.read = func(src source) *sample {
 		begun()
-		return askKernel(src)
+		return readKernel(src)
 	}
 	conn.Write([]byte("cpu"))
 	<-asked

@@ -366,7 +366,11 @@ func listen(ctx context.Context, opt *options) error {
 			say("warning: %s cannot connect, because cpunc listens on the loopback interface only (all interfaces: cpunc -l 0.0.0.0 %s)", one, port)
 		}
 	}
-	if err := srv.sampler.record(ctx); err != nil && addr.network != stdio {
+	background, stop := context.WithCancel(ctx)
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer stop()
+	if err := srv.sampler.start(background); err != nil && addr.network != stdio {
 		say("%v", err) // not fatal: load and HTTP work without the CPU counters
 	}
 	// Most of the heap is connections, which live long. There is so little
@@ -374,12 +378,7 @@ func listen(ctx context.Context, opt *options) error {
 	// up.
 	debug.SetGCPercent(20)
 
-	background, stop := context.WithCancel(ctx)
 	srv.web = newWeb(background, srv.sampler, append(opt.names, addr.host), srv.idle, srv.serving.Load)
-	var helpers sync.WaitGroup
-	defer helpers.Wait()
-	defer stop()
-	helpers.Go(func() { srv.sampler.run(background) })
 	helpers.Go(srv.web.run)
 	if addr.network == stdio {
 		return srv.serveStdio(ctx, newDuplex(os.Stdin, os.Stdout, addr.String()))

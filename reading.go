@@ -138,13 +138,14 @@ func (s source) String() string {
 	return [sources]string{"CPU counters", "CPU counters", "load averages", "pressure", "cgroup"}[s]
 }
 
-// tick is the unit of kernel counters, and the shortest time between two reads.
-const tick = 10 * time.Millisecond
+// jiffy is the unit of kernel counters. A sample is not older, and need not be
+// newer.
+const jiffy = 10 * time.Millisecond
 
 // A sample is the state of one source at one moment. It is immutable, so
 // sessions share it.
 type sample struct {
-	moment
+	at     time.Time // when the kernel was read
 	err    error
 	stat       // of totals and perCPU
 	width  int // of perCPU: number of columns of cores, including CPUs that have gone offline
@@ -182,16 +183,11 @@ func appendNumbers(line []byte, decimals int, numbers ...float64) []byte {
 	return line
 }
 
-// span returns the time between two samples, and by how much it may be wrong.
-func span(from, to *sample) (elapsed, off time.Duration) {
-	return to.at.Sub(from.at), from.off + to.off
-}
-
 // slack and slackPart are how much more than the elapsed time counters may
-// gain, absolutely and as a fraction: kernels count in ticks of 10 ms, in part
+// gain, absolutely and as a fraction: kernels count in jiffies, in part
 // by separate clocks, and a little late.
 const (
-	slack     = 5 * tick
+	slack     = 5 * jiffy
 	slackPart = 0.1
 )
 
@@ -210,11 +206,10 @@ type gain struct {
 // gained nothing, as in psutil: Linux corrects iowait and idle downwards. The
 // same goes for one that leaped, as steal does when it wraps at 2⁶⁴ ns.
 func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
-	elapsed, off := span(from, to)
-	each := elapsed.Seconds() * countRate
+	each := to.at.Sub(from.at).Seconds() * countRate
 	g.time = each * float64(cmp.Or(cpus, 1))
-	g.wrong = (off+2*tick).Seconds()*countRate*float64(cmp.Or(cpus, 1)) + g.time/100
-	most := (each*(1+slackPart) + (off+slack).Seconds()*countRate) * float64(cmp.Or(cpus, runtime.NumCPU()))
+	g.wrong = (2*jiffy).Seconds()*countRate*float64(cmp.Or(cpus, 1)) + g.time/100
+	most := (each*(1+slackPart) + slack.Seconds()*countRate) * float64(cmp.Or(cpus, runtime.NumCPU()))
 	var delta [modes]float64
 	for i := range delta {
 		delta[i] = float64(int64(now[i] - old[i])) // exact even above 2⁵³
@@ -249,8 +244,8 @@ func moved(delta, both float64) float64 {
 }
 
 // The fraction of the elapsed time that counters must have gained to be known,
-// and to be trusted if others decreased or leaped. Kernels that count by ticks
-// miss work between two of them, but hardly nine tenths of the time. After a
+// and to be trusted if others decreased or leaped. Kernels that count by jiffies
+// miss work between, but hardly nine tenths of the time. After a
 // migration, which resets all counters, some may have gained a little.
 const (
 	minCounted = 0.1
@@ -261,11 +256,11 @@ const (
 // Those of an idle counter that stands still, or of a machine that slept, do not.
 // A small decrease, as iowait often has, does not matter.
 func (g gain) known() bool {
-	least := minCounted
+	fraction := minCounted
 	if g.back > g.wrong || g.leaped != [modes]bool{} {
-		least = minTrusted
+		fraction = minTrusted
 	}
-	return g.sum > 0 && g.sum >= least*g.time
+	return g.sum > 0 && g.sum >= fraction*g.time
 }
 
 // totalGain returns the gain of the machine. It is unknown if a CPU went online
@@ -349,9 +344,8 @@ func cores(from, to *sample) []float64 {
 //
 //	100 × (1 − Δ(idle + iowait) / (CPUs × Δt))
 //
-// Kernels that count by ticks charge a whole tick to the task that is running
-// when it ends, so they miss work between two ticks. But they measure idle time
-// exactly.
+// Kernels that count by jiffies charge a whole one to the task that is running
+// when it ends, so they miss work between. But they measure idle time exactly.
 //
 // The result is NaN if the CPUs were idle for longer than the elapsed time, as
 // with counters of another machine, or if their number is unknown.
@@ -371,9 +365,9 @@ func busyByClock(from, to *sample) float64 {
 //
 // The kernel averages some over the CPUs, weighted by their busy time.
 func pressure(from, to *sample) float64 {
-	elapsed, off := span(from, to)
+	elapsed := to.at.Sub(from.at)
 	waited := to.waited - from.waited
-	if elapsed <= 0 || waited < 0 || waited > elapsed+elapsed/10+off+slack {
+	if elapsed <= 0 || waited < 0 || waited > elapsed+elapsed/10+slack {
 		return math.NaN()
 	}
 	return min(100*waited.Seconds()/elapsed.Seconds(), 100)
@@ -389,7 +383,7 @@ func pressure(from, to *sample) float64 {
 // A group may exceed its limit for a short time, if it has saved some up; that
 // counts as 100.
 func groupUse(from, to *sample) []float64 {
-	elapsed, _ := span(from, to)
+	elapsed := to.at.Sub(from.at)
 	a, b := from.usage, to.usage
 	cpuTime := b.used - a.used
 	if !to.comparable(from) || elapsed <= 0 || cpuTime < 0 || cpuTime.Seconds() > maxCPUs*elapsed.Seconds() {

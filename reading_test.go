@@ -50,13 +50,11 @@ func readAs(w word, from, to []byte, elapsed time.Duration) string {
 	each := w == coresWord
 	var samples [2]sample
 	for i, text := range [][]byte{from, to} {
-		s, ok := parseStat(text, each)
-		if !ok {
+		if !samples[i].stat.parse(text, each) {
 			return ""
 		}
-		samples[i].stat = s
-		if n := len(s.rows); n > 0 {
-			samples[i].width = s.rows[n-1].cpu + 1
+		if n := len(samples[i].rows); n > 0 {
+			samples[i].width = samples[i].rows[n-1].cpu + 1
 		}
 	}
 	samples[0].at = time.Unix(1e9, 0)
@@ -169,7 +167,7 @@ func TestReadingsAgree(t *testing.T) {
 			}
 		}
 		a, b := statText(totalFrom, from), statText(totalTo, to)
-		elapsed := time.Duration(ticks) * tick
+		elapsed := time.Duration(ticks) * jiffy
 		cpu := checkReading(t, cpuWord, readAs(cpuWord, a, b, elapsed))[0]
 		shares := checkReading(t, modesWord, readAs(modesWord, a, b, elapsed))
 		each := checkReading(t, coresWord, readAs(coresWord, a, b, elapsed))
@@ -245,7 +243,7 @@ func BenchmarkStat(b *testing.B) {
 		b.Run(fmt.Sprintf("here/each=%v", each), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := readStat(each); err != nil {
+				if _, err := new(stat).read(each); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -254,7 +252,7 @@ func BenchmarkStat(b *testing.B) {
 			text := statText(make([]counts, 1), slices.Repeat([]counts{{user: 123456, system: 23456, softirq: 345, idle: 12345678}}, 1024))
 			b.ReportAllocs()
 			for b.Loop() {
-				parseStat(text, each)
+				new(stat).parse(text, each)
 			}
 		})
 	}

@@ -6,20 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
 	minWindow   = 100 * time.Millisecond // the shortest interval of a reply
-	readTimeout = 5 * time.Second        // for a read that blocks
-	lastRead    = 100 * time.Millisecond // for a pending read when its context is done
+	readTimeout = 5 * time.Second        // for a source that another session is reading
+	lastRead    = 100 * time.Millisecond // the same at the end of the process
 )
 
-// firstWindow and maxWindow limit the time that a first reply covers. The
-// history gets a sample every historyEvery, so that there is always one between
-// these ages, even if a timer is late.
+// firstWindow and maxWindow limit the time that a first reply covers. The history
+// gets a sample every historyEvery, so that there is always one between these
+// ages, even if a timer is late.
 var (
 	firstWindow  = time.Second
 	maxWindow    = 3 * time.Second
@@ -28,44 +27,69 @@ var (
 
 const maxHistory = 4 // samples of each source: three, and one that a session may add
 
-// A sampler reads the counters for all sessions of the process, at most once
-// per tick however many sessions ask. It keeps a few samples for first replies.
+// A sampler reads the kernel for all sessions of the process, each source at
+// most once in a jiffy however many sessions ask. It keeps a few samples for
+// first replies.
 type sampler struct {
-	ask         func(source) sample // reads a source from the kernel
-	every       time.Duration       // between two samples of the history
-	least, most time.Duration       // time that a first reply covers
+	read               func(source) *sample
+	every              time.Duration // between two samples of the history
+	minFirst, maxFirst time.Duration // time that a first reply covers
 
+	feeds   [sources]chan *feed    // a feed belongs to whoever has taken it out of its channel
 	replies [readings]atomic.Int64 // number of replies to each word
-	width   atomic.Int32           // largest number of columns of cores so far
-
-	mu      sync.Mutex
-	newest  [sources]atomic.Pointer[sample]
-	reading [sources]chan struct{} // closed when the pending read is done; nil if there is none
-	history [sources][]*sample     // oldest first; empty for load averages
 }
 
-// readSource is askKernel, except in tests.
-var readSource = askKernel
+// A feed holds the samples of one source.
+type feed struct {
+	newest  *sample
+	history []*sample // oldest first; empty for load averages
+	width   int       // number of columns of cores, including CPUs that have gone offline
+}
 
 func newSampler() *sampler {
-	return &sampler{ask: readSource, every: historyEvery, least: firstWindow, most: maxWindow}
+	s := &sampler{read: readSource, every: historyEvery, minFirst: firstWindow, maxFirst: maxWindow}
+	for src := range s.feeds {
+		s.feeds[src] = make(chan *feed, 1)
+		s.feeds[src] <- new(feed)
+	}
+	return s
 }
 
-// askKernel reads a source from the kernel.
-func askKernel(src source) (now sample) {
+// readSource is readKernel, except in tests.
+var readSource = readKernel
+
+// readKernel reads a source from the kernel.
+func readKernel(src source) *sample {
+	now := new(sample)
 	switch src {
 	case totals, perCPU:
-		now.stat, now.moment, now.err = readStat(src == perCPU)
+		now.at, now.err = now.stat.read(src == perCPU)
 	case averages:
-		now.load, now.moment, now.err = readLoad()
+		now.load, now.at, now.err = readLoad()
 	case pressures:
-		now.waited, now.moment, now.err = readPressure()
+		now.waited, now.at, now.err = readPressure()
 	case groups:
-		var u usage
-		u, now.moment, now.err = readGroup()
-		now.usage = &u
+		now.usage, now.at, now.err = readGroup()
 	}
 	return now
+}
+
+// start takes the first samples, and others until ctx is done. It fails like
+// record, or if the kernel does not reply in time.
+func (s *sampler) start(ctx context.Context) error {
+	first := make(chan error, 1)
+	go func() { // ends with ctx, once the kernel has replied
+		first <- s.record(ctx)
+		s.run(ctx)
+	}()
+	select {
+	case err := <-first:
+		return err
+	case <-time.After(readTimeout):
+		return timedOut(totals).err
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // run adds samples to the history until ctx is done.
@@ -83,16 +107,17 @@ func (s *sampler) run(ctx context.Context) {
 }
 
 // record adds a sample of each source to the history. It fails if the CPU
-// counters cannot be read, or are all zero. It reads all sources at once,
-// because waking up costs an idle process more than reading.
+// counters cannot be read, or are all zero. It reads all sources in turn,
+// because waking up costs an idle process more than reading. It does not wait
+// long for one that hangs.
 func (s *sampler) record(ctx context.Context) (failed error) {
-	past := []source{totals, perCPU, pressures, groups} // load averages need no history
-	s.read(past...)
-	for _, src := range slices.Backward(past) { // waiting for the last one is waiting for all
+	ctx, cancel := context.WithTimeout(ctx, lastRead)
+	defer cancel()
+	for _, src := range []source{totals, perCPU, pressures, groups} { // load averages need no history
 		now := s.sample(ctx, src)
 		switch {
 		case now.err == nil:
-			s.keep(src, now)
+			s.keep(ctx, src, now)
 			if src == totals && now.total == (counts{}) {
 				failed = errors.New("all CPU counters are zero; cpu, cores, modes and busy will be nan")
 			}
@@ -104,83 +129,123 @@ func (s *sampler) record(ctx context.Context) (failed error) {
 }
 
 // keep adds a sample of src to the history.
-func (s *sampler) keep(src source, now *sample) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	past := s.history[src]
-	if n := len(past); n > 0 && past[n-1] == now {
+func (s *sampler) keep(ctx context.Context, src source, now *sample) {
+	f := s.take(ctx, src)
+	if f == nil {
 		return
 	}
-	past = append(slices.Clip(past), now)
-	s.history[src] = past[max(0, len(past)-maxHistory):]
+	defer s.put(src, f)
+	if n := len(f.history); n == 0 || f.history[n-1] != now {
+		f.history = append(f.history, now)
+		f.history = slices.Delete(f.history, 0, max(0, len(f.history)-maxHistory))
+	}
 }
 
-// sample returns a sample of src that is not older than a tick. If reading
-// takes longer than readTimeout, or than lastRead after ctx is done, the sample
-// contains an error.
+// sample returns a sample of src that is not older than a jiffy. A session that
+// finds none reads the kernel itself, because waking another goroutine up costs
+// more than that, and waits as long as the kernel does. Others wait for it until
+// readTimeout, or until lastRead after ctx is done. Their sample then contains an
+// error.
 func (s *sampler) sample(ctx context.Context, src source) *sample {
-	if last := s.fresh(src); last != nil {
-		return last
+	f := s.take(ctx, src)
+	if f == nil {
+		return timedOut(src)
 	}
-	done := s.read(src)
+	defer s.put(src, f)
+	if f.newest == nil || time.Since(f.newest.at) >= jiffy {
+		now := s.read(src)
+		if now.err != nil {
+			now.err = sourceError(src, now.err)
+		}
+		if n := len(now.rows); n > 0 {
+			f.width = max(f.width, now.rows[n-1].cpu+1)
+			now.width = f.width
+		}
+		f.newest = now
+	}
+	return f.newest
+}
+
+// take waits for the feed of src. The result is nil if that takes too long.
+func (s *sampler) take(ctx context.Context, src source) *feed {
+	select {
+	case f := <-s.feeds[src]:
+		return f
+	default: // a session is reading it
+	}
 	timeout := time.NewTimer(readTimeout)
 	defer timeout.Stop()
 	select {
-	case <-done:
-		return s.newest[src].Load()
+	case f := <-s.feeds[src]:
+		return f
 	case <-timeout.C:
-		return timedOut(src)
+		return nil
 	case <-ctx.Done():
 		timeout.Reset(lastRead)
 	}
 	select {
-	case <-done:
-		return s.newest[src].Load()
+	case f := <-s.feeds[src]:
+		return f
 	case <-timeout.C:
-		return timedOut(src)
+		return nil
 	}
 }
 
-// read starts one goroutine that reads those sources that have no fresh sample
-// and are not being read already. The channel is closed when the last source
-// has been read.
-func (s *sampler) read(srcs ...source) (done <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var stale []source
-	for _, src := range srcs {
-		if s.reading[src] == nil && s.fresh(src) == nil {
-			s.reading[src] = make(chan struct{})
-			stale = append(stale, src)
+func (s *sampler) put(src source, f *feed) { s.feeds[src] <- f }
+
+// baseline returns the sample that the first reply of a session starts from:
+// the newest one that is old enough. If all are too young, it waits for the
+// oldest one. If there is none, because this process or the machine was
+// suspended or the set of CPUs has changed, it takes a sample and waits for
+// that. If ctx is done, it waits only for minWindow.
+func (s *sampler) baseline(ctx context.Context, src source) *sample {
+	now := s.sample(ctx, src)
+	if now.err != nil {
+		return now
+	}
+	begin := s.recall(ctx, src, now)
+	if begin == nil {
+		begin = now
+		s.record(ctx) // so that the next word does not have to wait, too
+	}
+	if wait := s.minFirst - time.Since(begin.at); wait > 0 {
+		old := time.NewTimer(wait)
+		defer old.Stop()
+		select {
+		case <-old.C:
+		case <-ctx.Done():
+			time.Sleep(min(s.minFirst, minWindow) - time.Since(begin.at))
 		}
 	}
-	if len(stale) > 0 {
-		go func() { // ends when the reads return
-			defer onPanic()
-			for _, src := range stale {
-				s.refresh(src)
-			}
-		}()
-	}
-	if done = s.reading[srcs[len(srcs)-1]]; done == nil {
-		return closed
-	}
-	return done
+	return begin
 }
 
-// closed is a closed channel, for sources that have been read already.
-var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
-
-// fresh returns the newest sample of src, or nil if that is older than a tick.
-func (s *sampler) fresh(src source) *sample {
-	if last := s.newest[src].Load(); last != nil && time.Since(last.at) < tick {
-		return last
+// recall returns the newest sample in the history that a first reply at now may
+// start from, or else the oldest one that soon will be old enough; nil if there
+// is none.
+func (s *sampler) recall(ctx context.Context, src source, now *sample) (begin *sample) {
+	f := s.take(ctx, src)
+	if f == nil {
+		return nil
 	}
-	return nil
+	defer s.put(src, f)
+	clock := time.Now()
+	for _, old := range slices.Backward(f.history) {
+		age := clock.Sub(old.at)
+		// On some systems, the monotonic clock stops while the system sleeps,
+		// so the wall clock is compared, too.
+		if max(age, clock.Round(0).Sub(old.at.Round(0))) > s.maxFirst || !now.comparable(old) {
+			break
+		}
+		if begin = old; age >= s.minFirst {
+			break
+		}
+	}
+	return begin
 }
 
 func timedOut(src source) *sample {
-	return &sample{moment: within(time.Now(), time.Now()), err: sourceError(src, errors.New("timed out"))}
+	return &sample{at: time.Now(), err: sourceError(src, errors.New("timed out"))}
 }
 
 // sourceError adds to err the name of the source that could not be read. The
@@ -193,70 +258,4 @@ func sourceError(src source, err error) error {
 		return fmt.Errorf("cannot read %s: %w", src, err)
 	}
 	return fmt.Errorf("%s: %w", src, err)
-}
-
-// refresh reads src and wakes the sessions that wait for it.
-func (s *sampler) refresh(src source) {
-	now := s.ask(src)
-	if now.err != nil {
-		now.err = sourceError(src, now.err)
-	}
-	if n := len(now.rows); n > 0 {
-		s.width.Store(max(s.width.Load(), int32(now.rows[n-1].cpu+1))) // no race: only one goroutine at a time reads this source
-		now.width = int(s.width.Load())
-	}
-	s.newest[src].Store(&now)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.reading[src])
-	s.reading[src] = nil
-}
-
-// baseline returns the sample that the first reply of a session starts from:
-// the newest one that is old enough. If all are too young, it waits for the
-// oldest one. If there is none, because this process or the machine was
-// suspended or the set of CPUs has changed, it takes a sample and waits for
-// that. If ctx is done, it waits only for minWindow.
-func (s *sampler) baseline(ctx context.Context, src source) *sample {
-	now := s.sample(ctx, src)
-	if now.err != nil {
-		return now
-	}
-	begin := s.recall(src, now)
-	if begin == nil {
-		begin = now
-		s.record(ctx) // so that the next word does not have to wait, too
-	}
-	if wait := s.least - time.Since(begin.at); wait > 0 {
-		old := time.NewTimer(wait)
-		defer old.Stop()
-		select {
-		case <-old.C:
-		case <-ctx.Done():
-			time.Sleep(min(s.least, minWindow) - time.Since(begin.at))
-		}
-	}
-	return begin
-}
-
-// recall returns the newest sample in the history that a first reply at now may
-// start from, or else the oldest one that soon will be old enough; nil if there
-// is none.
-func (s *sampler) recall(src source, now *sample) (begin *sample) {
-	s.mu.Lock()
-	past := s.history[src]
-	s.mu.Unlock()
-	clock := time.Now()
-	for _, old := range slices.Backward(past) {
-		age := clock.Sub(old.at)
-		// On some systems, the monotonic clock stops while the system sleeps,
-		// so the wall clock is compared, too.
-		if max(age, clock.Round(0).Sub(old.at.Round(0))) > s.most || !now.comparable(old) {
-			break
-		}
-		if begin = old; age >= s.least {
-			break
-		}
-	}
-	return begin
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A kernel simulates a machine with known counters, which move in steps of a tick
+// A kernel simulates a machine with known counters, which move in jiffies
 // like real ones.
 type kernel struct {
 	boot time.Time
@@ -31,7 +31,9 @@ func newKernel(cpus int, load func(cpu, tick int) bool) *kernel {
 }
 
 func (k *kernel) sampler() *sampler {
-	return &sampler{ask: k.ask, every: historyEvery, least: firstWindow, most: maxWindow}
+	smp := newSampler()
+	smp.read = k.read
+	return smp
 }
 
 // reads returns how often each source was read.
@@ -55,7 +57,7 @@ func (k *kernel) breakDown(fail error) {
 }
 
 func (k *kernel) busyUntil(cpu int, at time.Time) uint64 {
-	n := int(at.Sub(k.boot) / tick)
+	n := int(at.Sub(k.boot) / jiffy)
 	sums := k.busy[cpu]
 	if sums == nil {
 		sums = []uint64{0}
@@ -71,18 +73,18 @@ func (k *kernel) busyUntil(cpu int, at time.Time) uint64 {
 	return sums[n]
 }
 
-// ask reads the simulated counters. A task waits for a CPU whenever CPU 0 is busy. The
+// read reads the simulated counters. A task waits for a CPU whenever CPU 0 is busy. The
 // control group is limited to a quarter of the CPUs and uses all the busy time of CPU 0.
-func (k *kernel) ask(src source) sample {
+func (k *kernel) read(src source) *sample {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.count[src]++
-	now := sample{moment: moment{at: time.Now()}, err: k.fail}
+	now := &sample{at: time.Now(), err: k.fail}
 	if k.fail != nil {
 		return now
 	}
-	up := uint64(now.at.Sub(k.boot) / tick)
-	busy := time.Duration(k.busyUntil(0, now.at)) * tick
+	up := uint64(now.at.Sub(k.boot) / jiffy)
+	busy := time.Duration(k.busyUntil(0, now.at)) * jiffy
 	switch src {
 	case averages:
 		now.load = [3]float64{1, 0.5, 0.256}
@@ -173,7 +175,7 @@ func TestFirstAnswerWithoutHistory(t *testing.T) {
 		k := newKernel(2, quarter)
 		smp := k.sampler()
 		smp.record(context.Background())
-		time.Sleep(maxWindow + tick)
+		time.Sleep(maxWindow + jiffy)
 		asked := time.Now()
 		c := connect(t, smp)
 		got := c.ask("cpu")
@@ -279,8 +281,8 @@ func TestFirstLineOfThisMachine(t *testing.T) {
 	for _, text := range []string{"0", "0.25", "1", "60", "1h"} {
 		synctest.Test(t, func(t *testing.T) {
 			k := newKernel(1, quarter)
-			defer func(real func(source) sample) { readSource = real }(readSource)
-			readSource = k.ask
+			defer func(real func(source) *sample) { readSource = real }(readSource)
+			readSource = k.read
 			for _, keep := range []string{"", "-k"} {
 				begin := time.Now()
 				opt, err := parse(strings.Fields("-w 0.01 -c 2 -i " + text + " " + keep))
@@ -310,32 +312,39 @@ func TestFirstLineOfThisMachine(t *testing.T) {
 }
 
 // Requests that arrive while the counters are being read share the result. If the read
-// hangs, they time out, and other sources are not affected.
+// hangs, its session waits for the kernel, and the others time out. Other sources are
+// not affected.
 func TestCountersHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(1, quarter)
 		smp := k.sampler()
 		hang := make(chan struct{})
-		smp.ask = func(src source) sample {
+		smp.read = func(src source) *sample {
 			if src == totals {
 				<-hang
 			}
-			return k.ask(src)
+			return k.read(src)
 		}
 		begin := time.Now()
-		var askers sync.WaitGroup
+		first := make(chan *sample, 1)
+		go func() { first <- smp.sample(t.Context(), totals) }()
+		synctest.Wait()
+		var others sync.WaitGroup
 		for range 10 {
-			askers.Go(func() {
+			others.Go(func() {
 				got := smp.sample(t.Context(), totals)
 				if got.err == nil || got.err.Error() != "cannot read CPU counters: timed out" || time.Since(begin) != readTimeout {
 					t.Errorf("%v after %v", got.err, time.Since(begin))
 				}
 			})
 		}
-		if got := smp.sample(t.Context(), perCPU); got.err != nil || time.Since(begin) != 0 {
-			t.Errorf("the other counters: %v after %v", got.err, time.Since(begin))
+		if err := smp.record(t.Context()); err == nil || time.Since(begin) > 2*lastRead {
+			t.Errorf("the history: %v after %v", err, time.Since(begin))
 		}
-		askers.Wait()
+		if got := smp.sample(t.Context(), perCPU); got.err != nil || smp.recall(t.Context(), perCPU, got) == nil {
+			t.Errorf("the other counters: %v, or not recorded", got.err)
+		}
+		others.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begin = time.Now()
@@ -343,12 +352,14 @@ func TestCountersHang(t *testing.T) {
 			t.Errorf("at the end: %v after %v", got.err, time.Since(begin))
 		}
 		close(hang)
-		synctest.Wait()
-		if n := k.reads()[totals]; n != 1 {
-			t.Errorf("read %d times at once", n)
+		if got := <-first; got.err != nil {
+			t.Error(got.err)
 		}
 		if got := smp.sample(t.Context(), totals); got.err != nil {
 			t.Error(got.err)
+		}
+		if n := k.reads()[totals]; n != 1 {
+			t.Errorf("read %d times at once", n)
 		}
 	})
 }

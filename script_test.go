@@ -28,11 +28,11 @@ var update = flag.Bool("update", false, "rewrite the golden files of the scripts
 // like those of a machine with constant percentages of the modes, in the order
 // of /proc/stat. Ticks are shorter than in reality, so that the percentages are
 // exact.
-func steady(percentages []float64) func(source) sample {
+func steady(percentages []float64) func(source) *sample {
 	countRate = 1e9
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	return func(src source) sample {
-		now := sample{moment: moment{at: time.Now()}}
+	return func(src source) *sample {
+		now := &sample{at: time.Now()}
 		ticks := now.at.Sub(start).Seconds() * countRate
 		counters := ""
 		for _, percent := range percentages {
@@ -40,11 +40,11 @@ func steady(percentages []float64) func(source) sample {
 		}
 		switch src {
 		case totals, perCPU:
-			now.stat, _ = parseStat([]byte("cpu "+counters+"\ncpu0"+counters+"\n"), src == perCPU)
+			now.stat.parse([]byte("cpu "+counters+"\ncpu0"+counters+"\n"), src == perCPU)
 		case averages:
 			now.load = [...]float64{0.5, 0.25, 0.1}
 		default:
-			return askKernel(src)
+			return readKernel(src)
 		}
 		return now
 	}

@@ -178,11 +178,11 @@ func (s *session) answer(ctx context.Context, w word) {
 }
 
 // reply returns the reply to w, which is valid until the next one. Within
-// 100 ms, minus the tick by which a client may be early, that is the same line
+// 100 ms, minus the jiffy by which a client may be early, that is the same line
 // again, because the counters are too coarse for shorter intervals.
 func (s *session) reply(ctx context.Context, w word) (line []byte, err error) {
 	last := &s.last[w]
-	if last.sample == nil || time.Since(last.sample.at) >= minWindow-tick {
+	if last.sample == nil || time.Since(last.sample.at) >= minWindow-jiffy {
 		if err := s.read(ctx, w, last); err != nil {
 			return nil, err
 		}

@@ -18,33 +18,36 @@ import (
 	"unsafe"
 )
 
-// still is a sampler whose counters moved once, before the first request, so that
-// every reply is known at any time.
-var still = sync.OnceValue(func() *sampler {
+// still returns a sampler whose counters moved once, so that every reply is known at
+// any time.
+func still() *sampler {
 	const ageless = 1000 * time.Hour
-	ticks := uint64(0)
-	smp := &sampler{every: ageless, least: minWindow, most: ageless, ask: func(src source) sample {
-		return sample{
-			moment: moment{at: time.Now()},
+	const jiffies = uint64(ageless / jiffy)
+	begin := time.Now().Add(-firstWindow)
+	smp := newSampler()
+	smp.maxFirst = ageless
+	for src := range sources {
+		f := <-smp.feeds[src]
+		f.history = []*sample{{
+			at:    begin,
+			stat:  stat{cpus: 2, rows: []row{{cpu: 0}, {cpu: 1}}},
+			usage: &usage{limit: 4, quotas: []quota{{cpus: 4, counted: true}}},
+		}}
+		f.newest = &sample{
+			at: begin.Add(ageless),
 			stat: stat{
-				total: counts{user: ticks / 4 * 3, idle: ticks / 4 * 5}, cpus: 2,
-				rows: []row{{0, counts{user: ticks / 2, idle: ticks / 2}}, {1, counts{user: ticks / 4, idle: ticks / 4 * 3}}},
+				total: counts{user: jiffies / 4 * 3, idle: jiffies / 4 * 5}, cpus: 2,
+				rows: []row{{0, counts{user: jiffies / 2, idle: jiffies / 2}}, {1, counts{user: jiffies / 4, idle: jiffies / 4 * 3}}},
 			},
+			width:  2,
 			load:   [3]float64{3, 2, 1},
-			waited: time.Duration(ticks) * tick / 8,
-			usage:  &usage{used: time.Duration(ticks) * tick, limit: 4, quotas: []quota{{cpus: 4, counted: true, periods: 8 * ticks, throttled: ticks}}},
+			waited: ageless / 8,
+			usage:  &usage{used: ageless, limit: 4, quotas: []quota{{cpus: 4, counted: true, periods: 8 * jiffies, throttled: jiffies}}},
 		}
-	}}
-	smp.record(context.Background())
-	time.Sleep(minWindow) // otherwise the first reply waits for this
-	ticks = uint64(ageless / tick)
-	for src := range sources { // so that no sample is ever too old
-		s := *smp.sample(context.Background(), src)
-		s.at = s.at.Add(ageless)
-		smp.newest[src].Store(&s)
+		smp.feeds[src] <- f
 	}
 	return smp
-})
+}
 
 // The replies of still.
 const (
@@ -270,9 +273,9 @@ func TestOneWrite(t *testing.T) {
 // The memory of a session is bounded, however much is requested at once.
 func TestReplyIsBounded(t *testing.T) {
 	smp := newSampler()
-	smp.least = 0
-	smp.ask = func(source) sample {
-		s := sample{moment: moment{at: time.Now()}}
+	smp.minFirst = 0
+	smp.read = func(source) *sample {
+		s := &sample{at: time.Now()}
 		for i := range 1000 {
 			s.rows = append(s.rows, row{cpu: i})
 		}
@@ -426,11 +429,11 @@ func TestSilence(t *testing.T) {
 // was stopped, belongs to the next reply.
 func TestClocks(t *testing.T) {
 	smp := newSampler()
-	smp.ask = func(source) sample {
-		return sample{moment: moment{at: time.Now()}, stat: stat{total: counts{user: 1125, idle: 10375}, cpus: 1}}
+	smp.read = func(source) *sample {
+		return &sample{at: time.Now(), stat: stat{total: counts{user: 1125, idle: 10375}, cpus: 1}}
 	}
 	for _, hours := range []int64{-1, 0, 1} {
-		begin := &sample{moment: moment{at: time.Now().Add(-5 * time.Second)}, stat: stat{total: counts{user: 1000, idle: 10000}, cpus: 1}}
+		begin := &sample{at: time.Now().Add(-5 * time.Second), stat: stat{total: counts{user: 1000, idle: 10000}, cpus: 1}}
 		before := begin.at
 		// The first word of a Time has the seconds of the wall clock from bit 30 on.
 		*(*int64)(unsafe.Pointer(&begin.at)) -= hours * 3600 << 30
@@ -515,7 +518,7 @@ func TestIntervalIsTheWordsOwn(t *testing.T) {
 // 50 clients poll at different intervals, and each gets exactly its own numbers.
 func TestManyClients(t *testing.T) {
 	busyTick := func(_, tick int) bool { return tick*tick%23 < 9 || tick/37%3 == 0 }
-	const step = 2 * tick // two requests come at once, or too far apart to share a sample
+	const step = 2 * jiffy // two requests come at once, or too far apart to share a sample
 	inBubble(t, 4*time.Second, busyTick, func(t *testing.T, k *kernel, smp *sampler) {
 		var clients sync.WaitGroup
 		for i := range 50 {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -17,3 +18,5 @@ func makePrivate(uintptr) (undo func()) {
 	old := syscall.Umask(0o177)
 	return func() { syscall.Umask(old) }
 }
+
+func openKernelFile(path string) (*os.File, error) { return os.Open(path) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,4 +15,19 @@ func flushOutput(fd int) { unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCOFLUSH) }
 func makePrivate(fd uintptr) (undo func()) {
 	syscall.Fchmod(int(fd), 0o600)
 	return func() {}
+}
+
+// openKernelFile opens a file in /proc or /sys. os.Open would also try to wait for
+// it by epoll, which takes longer than to read it.
+func openKernelFile(path string) (*os.File, error) {
+	for {
+		fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		switch err {
+		case nil:
+			return os.NewFile(uintptr(fd), path), nil
+		case syscall.EINTR:
+		default:
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
 }

@@ -32,3 +32,5 @@ func makePrivate(uintptr) (undo func()) { return func() {} }
 func isReset(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "forcibly closed") // by Windows
 }
+
+func openKernelFile(path string) (*os.File, error) { return os.Open(path) }
