@@ -19,6 +19,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -206,17 +207,13 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		conn.body = true
 		out.Header().Set("Connection", "close")
 	}
-	if s.trace != nil {
-		s.trace(fmt.Sprintf("%q", r.Method+" "+r.URL.RequestURI()))
-	}
+	s.note(strconv.Quote(r.Method + " " + r.URL.RequestURI()))
 	// Browsers must not guess another type, and must not let other sites load
 	// the replies.
 	out.Header().Set("X-Content-Type-Options", "nosniff")
 	out.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
 	if status, err := w.respond(out, r, s); err != nil {
-		if s.trace != nil {
-			s.trace(err.Error())
-		}
+		s.note(err.Error())
 		http.Error(out, "error: "+err.Error(), status)
 	}
 }
@@ -371,6 +368,7 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 		l.at = c.stamp(n, time.Now())
 		conn.SetWriteDeadline(time.Now().Add(stuckTime))
 		for _, err := range failed {
+			s.note(err.Error())
 			fmt.Fprintf(out, "error: %v\n", err)
 		}
 		if l.answered && lines.print(l) != nil || conn.Flush() != nil {

@@ -159,10 +159,15 @@ func (s *session) refuse(err error) {
 	if err == nil {
 		return
 	}
-	if s.trace != nil {
-		s.trace(err.Error())
-	}
+	s.note(err.Error())
 	s.unsent = fmt.Appendf(s.unsent, "error: %v\n", err)
+}
+
+// note logs a request or an error of the client, with -vv.
+func (s *session) note(text string) {
+	if s.trace != nil {
+		s.trace(text)
+	}
 }
 
 // answer adds the reply to w.
