@@ -1,18 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gdamore/tcell/v3"
-	"golang.org/x/term"
 )
 
 // A graph shows a chart on the controlling terminal. Lines never wait for the
@@ -31,27 +26,10 @@ type graph struct {
 	stale  bool   // whether the next picture must replace everything on the screen
 	resume func() // ends the pause of the button
 
-	// Set by attach; run uses them.
-	screen tcell.Screen
-	shown  *frame                   // what is on the screen
-	tty    atomic.Pointer[terminal] // nil while the terminal is not taken over
+	terminal atomic.Pointer[terminal] // nil while it is not taken over
 }
 
-const (
-	framePause = 100 * time.Millisecond // between pictures
-	grace      = 300 * time.Millisecond // for the terminal to take what is left at the end
-)
-
-// checkTerminal returns an error if a chart cannot be drawn on the terminal.
-func checkTerminal() error {
-	if _, err := tcell.NewDevTty(); err != nil {
-		return fmt.Errorf("--graph requires a terminal: %w", cause(err))
-	}
-	if os.Getenv("TERM") == "dumb" { // in the shell of an editor
-		return errors.New("--graph cannot draw on a terminal of type dumb")
-	}
-	return nil
-}
+const framePause = 100 * time.Millisecond // between pictures
 
 // newGraph returns a graph that takes lines but is not open yet. It calls quit
 // when the user quits, and interrupt when the user presses Ctrl-C, which is no
@@ -77,9 +55,7 @@ func (g *graph) open() error {
 	g.done = make(chan struct{})
 	go func() { defer onPanic(); g.run() }() // ends with close
 	if isTerminal(os.Stderr) {
-		stderr.hold(func(message string) {
-			g.say(quoteOdd(message))
-		})
+		stderr.hold(func(message string) { g.say(quoteOdd(message)) })
 	}
 	return nil
 }
@@ -129,74 +105,32 @@ func (g *graph) takeOver() error {
 	return nil
 }
 
-// attach makes the library take over a terminal. restore must restore it
-// without the library.
+// attach takes over a terminal. restore must restore it without the library.
 func (g *graph) attach(dev tcell.Tty, restore func(text string)) error {
-	// The library would allocate as many cells as these say before it asks the
-	// terminal, which knows its size.
-	os.Unsetenv("COLUMNS")
-	os.Unsetenv("LINES")
-	t := &terminal{Tty: dev, watched: make(chan struct{})}
-	defer close(t.watched)
-	t.release = sync.OnceFunc(func() {
-		t.released.Store(true)
-		restore(leaveScreen)
-	})
-	screen, err := tcell.NewTerminfoScreenFromTty(t, tcell.OptNegotiation(false))
-	if err == nil {
-		err = screen.Init()
-	}
+	t, err := newTerminal(dev, restore)
 	if err != nil {
 		return err
 	}
-	go func() { defer onPanic(); g.watch(screen.EventQ()) }() // ends with detach
-	screen.HideCursor()
-	screen.EnableMouse(tcell.MouseButtonEvents)
-	g.screen, g.shown = screen, nil
-	g.tty.Store(t)
-	g.change(func(c *chart) {
-		c.mono = screen.Colors() < 8
-		c.colors = len(curveColors(screen.Colors()))
-		c.ascii = !isUTF8(screen.CharacterSet()) || lacksBraille(os.Getenv("TERM"))
-	})
+	go func() { defer onPanic(); g.watch(t.events()) }() // ends with detach
+	g.terminal.Store(t)
+	g.change(func(c *chart) { c.look = t.look() })
 	return nil
 }
 
 // detach gives the terminal back.
 func (g *graph) detach() {
-	t := g.tty.Load()
-	ended := make(chan struct{})
-	go func() { // ends with the library's goroutines, or with the process
-		defer close(ended)
-		io.WriteString(t, scrollAll)
-		g.screen.Fini()
-	}()
-	select {
-	case <-ended:
-	case <-time.After(grace): // the library's goroutines may block each other if there is much input
-		t.release()
+	if t := g.terminal.Load(); t != nil {
+		t.close()
+		g.terminal.Store(nil)
 	}
-	g.tty.Store(nil)
 }
 
 // abandon restores the terminal if it is taken over, without waiting for what is
 // being drawn.
 func (g *graph) abandon() {
-	if t := g.tty.Load(); t != nil {
+	if t := g.terminal.Load(); t != nil {
 		t.release()
 	}
-}
-
-// isUTF8 reports whether charset is UTF-8, which locales spell in many ways.
-func isUTF8(charset string) bool {
-	return strings.EqualFold(strings.ReplaceAll(charset, "-", ""), "utf8")
-}
-
-// lacksBraille reports whether a terminal of this type, such as a console, has
-// no braille characters.
-func lacksBraille(term string) bool {
-	kind, _, _ := strings.Cut(term, "-")
-	return slices.Contains([]string{"linux", "vt100", "vt102", "vt220", "vt320", "wsvt25", "cons25", "sun", "ansi"}, kind)
 }
 
 // change changes the chart with f and has it drawn soon.
@@ -323,115 +257,18 @@ func (g *graph) toggle() {
 	})
 }
 
-// Other programs may write to the terminal, such as tee in cpunc -g | tee log.
-// They write at the cursor, which tcell leaves in the last cell. These
-// sequences hide their text and keep their newlines from moving the picture.
-const (
-	scrollOthers = "\x1b[1;%dr" // only the rows above that of the cursor scroll
-	scrollAll    = "\x1b[r"
-	conceal      = "\x1b[8m"
-)
-
 // draw puts the picture on the screen. It waits for the terminal.
 func (g *graph) draw() {
-	w, h := g.screen.Size()
+	t := g.terminal.Load()
+	w, h := t.screen.Size()
 	g.mu.Lock()
-	c := g.chart
-	stale := g.stale
+	c, stale := g.chart.snapshot(), g.stale
 	g.w, g.h, g.stale = w, h, false
 	g.mu.Unlock()
-	f := c.draw(time.Now(), w, h)
-	if stale {
-		g.screen.Sync()
-		g.shown = nil
-	}
-	t, old := g.tty.Load(), g.shown
-	fresh := old == nil || old.w != f.w || old.h != f.h
-	if fresh {
-		fmt.Fprintf(t, scrollOthers, f.h-1)
-	}
-	for at, r := range f.runes {
-		// Most cells have not changed, and setting a cell costs more than
-		// drawing it.
-		if fresh || r != old.runes[at] || f.styles[at] != old.styles[at] {
-			g.screen.SetContent(at%f.w, at/f.w, r, nil, cellStyle(f.styles[at], g.screen.Colors()))
-		}
-	}
-	g.shown = f
-	g.screen.Show()
-	io.WriteString(t, conceal)
+	t.show(c.draw(time.Now(), w, h), stale)
 }
 
 // redrawAll makes the next picture replace everything on the screen.
 func (g *graph) redrawAll() {
 	g.change(func(*chart) { g.stale = true })
-}
-
-// A terminal is what the library reads and writes. Its size is bounded, because
-// it is not under our control.
-type terminal struct {
-	tcell.Tty
-	watched  chan struct{} // closed once the events are read; until then, Read blocks
-	release  func()        // restores the terminal without the library, once
-	released atomic.Bool
-}
-
-const (
-	writeSize           = 16 << 10 // bytes that are written at a time, so that the rest can be dropped
-	maxColumns, maxRows = 1000, 300
-)
-
-// Write blocks until the terminal has taken text. Once the terminal is released,
-// it drops the rest.
-func (t *terminal) Write(text []byte) (int, error) {
-	for chunk := range slices.Chunk(text, writeSize) {
-		if t.released.Load() {
-			break
-		}
-		if n, err := t.Tty.Write(chunk); err != nil {
-			return n, err
-		}
-	}
-	return len(text), nil
-}
-
-// Drain and Stop change the modes of the terminal, which release has restored.
-func (t *terminal) Drain() error {
-	if t.released.Load() {
-		return nil
-	}
-	return t.Tty.Drain()
-}
-
-func (t *terminal) Stop() error {
-	if t.released.Load() {
-		return nil
-	}
-	return t.Tty.Stop()
-}
-
-func (t *terminal) Read(p []byte) (int, error) {
-	<-t.watched
-	return t.Tty.Read(p)
-}
-
-func (t *terminal) WindowSize() (tcell.WindowSize, error) {
-	size, err := t.Tty.WindowSize()
-	size.Width, size.Height = min(size.Width, maxColumns), min(size.Height, maxRows)
-	return size, err
-}
-
-// leaveScreen is what the library would write: cursor, margins, keypad and mouse
-// as before, and the main screen.
-const leaveScreen = "\x1b[r\x1b[?25h\x1b[?1l\x1b>\x1b[m\x1b[?7h\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
-
-func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
-
-// isOnChart reports whether standard output is the terminal with the chart,
-// which normally is that of standard input.
-func isOnChart() bool {
-	in, inErr := os.Stdin.Stat()
-	out, outErr := os.Stdout.Stat()
-	elsewhere := isTerminal(os.Stdin) && inErr == nil && outErr == nil && !os.SameFile(in, out)
-	return isTerminal(os.Stdout) && !elsewhere
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"math"
 	"slices"
 	"strings"
 )
@@ -44,10 +43,7 @@ var shades, asciiShades = []rune("·░░▒▒▓▓██"), []rune(".:-=+*#%
 
 // level returns the level of heat of a percentage. Level 0 is idle.
 func level(percent float64) int {
-	switch {
-	case math.IsNaN(percent):
-		return unknown
-	case percent < idleBelow:
+	if percent < idleBelow {
 		return 0
 	}
 	return 1 + min(int((percent-idleBelow)*heatLevels/(100-idleBelow)), heatLevels-1)
@@ -56,30 +52,36 @@ func level(percent float64) int {
 // draw draws the heat map. Each cell shows the hottest number of its CPUs and of
 // its time.
 func (h heatMap) draw(f *frame, s stretch, columns []int, x, y int) {
-	w := len(s.edges) / 2
-	levels := slices.Repeat([]int{unknown}, w*h.rows()*h.perRow)
+	lines := make([][]int, h.rows()*h.perRow) // levels of heat
 	for strip := range h.strips {
-		hottest := slices.Repeat([]float64{math.NaN()}, w)
-		for _, column := range columns[strip*h.cpus : min((strip+1)*h.cpus, len(columns))] {
-			for i, b := range s.covered(column) {
-				if b.n > 0 && !(hottest[i/2] >= b.max) {
-					hottest[i/2] = b.max
-				}
-			}
-		}
+		levels := hottest(s, columns[strip*h.cpus:min((strip+1)*h.cpus, len(columns))])
 		for line := strip * h.lines; line < (strip+1)*h.lines; line++ {
-			for col, percent := range hottest {
-				levels[line*w+col] = level(percent)
-			}
+			lines[line] = levels
 		}
 	}
+	if last := len(lines) - 1; lines[last] == nil { // the lower half of the last row
+		lines[last] = slices.Repeat([]int{unknown}, len(lines[0]))
+	}
 	for row := range h.rows() {
-		for col := range w {
-			upper, lower := levels[row*h.perRow*w+col], levels[(row*h.perRow+h.perRow-1)*w+col]
-			r, st := h.heatCell(upper, lower)
+		upper, lower := lines[row*h.perRow], lines[(row+1)*h.perRow-1]
+		for col := range upper {
+			r, st := h.heatCell(upper[col], lower[col])
 			f.put(x+col, y+row, st, string(r))
 		}
 	}
+}
+
+// hottest returns the highest level of heat of the columns in each cell.
+func hottest(s stretch, columns []int) []int {
+	levels := slices.Repeat([]int{unknown}, len(s.edges)/2)
+	for _, column := range columns {
+		for i, b := range s.covered(column) {
+			if b.n > 0 {
+				levels[i/2] = max(levels[i/2], level(b.max))
+			}
+		}
+	}
+	return levels
 }
 
 // heatCell returns the look of a cell with one level of heat above another.

@@ -48,6 +48,7 @@ Each of these files uses only the ones below it:
 	completion.go  completion scripts for shells
 	flags.go       the command line
 	graph.go       the chart on a terminal: keys, mouse, resizing
+	terminal.go    taking over the terminal, drawing on it, giving it back
 	palette.go     the colors of the chart on that terminal
 	chart.go       the chart as a whole: time, window, messages
 	panel.go       a panel of it: axis, curves, legend

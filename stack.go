@@ -12,35 +12,19 @@ var eighths = [...]string{"", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "
 // tells two of them apart at an eighth of its height. Without colors, it fills
 // them with marks.
 func drawStack(f *frame, s stretch, columns []int, l look, mark func(i int) string, x, y, rows int) {
-	means := make([][]bin, len(columns))
+	shares := make([][]bin, len(columns))
 	for i, column := range columns {
-		means[i] = s.covered(column)
+		shares[i] = s.covered(column)
 	}
-	const half = 4 // the lines of 0 and 100 are in the middle of a cell
 	for col := range len(s.edges) / 2 {
-		tops, sum, known := make([]int, len(columns)), 0.0, false
-		for i := range tops {
-			a, b := means[i][2*col].extent, means[i][2*col+1].extent
-			if n := a.n + b.n; n > 0 {
-				sum += (a.sum + b.sum) / float64(n)
-				known = true
-			}
-			tops[i] = half + int(math.Round(sum/100*float64(8*(rows-1))))
-		}
-		if !known {
-			continue
-		}
+		tops := stackTops(shares, col, rows)
 		for row := range rows {
-			var layers [8]int // which column fills each eighth, from the lowest up
-			for e := range layers {
-				at := 8*(rows-1-row) + e
-				layers[e] = slices.IndexFunc(tops, func(top int) bool { return at >= half && at < top })
-			}
+			layers := layersOf(tops, 8*(rows-1-row))
 			text, st := stackCell(layers)
-			if l.mono || l.ascii {
-				text, st = "", style{fg: curveInk(layers[half])}
-				if layers[half] >= 0 {
-					text = mark(layers[half])
+			if middle := layers[half]; l.mono || l.ascii {
+				text, st = "", style{fg: curveInk(middle)}
+				if middle >= 0 {
+					text = mark(middle)
 				}
 			}
 			f.put(x+col, y+row, st, text)
@@ -48,8 +32,33 @@ func drawStack(f *frame, s stretch, columns []int, l look, mark func(i int) stri
 	}
 }
 
-// stackCell returns the look of a cell whose eighths are filled by these layers,
-// where -1 is none. It is empty if that is what all of them are.
+const half = 4 // eighths: the lines of 0 and 100 are in the middle of a cell
+
+// stackTops returns at which eighth above the bottom each layer ends in a column
+// of cells.
+func stackTops(shares [][]bin, col, rows int) []int {
+	tops, sum := make([]int, len(shares)), 0.0
+	for i, bins := range shares {
+		if both := bins[2*col].with(bins[2*col+1].extent); both.n > 0 {
+			sum += both.sum / float64(both.n)
+		}
+		tops[i] = half + int(math.Round(sum/100*float64(8*(rows-1))))
+	}
+	return tops
+}
+
+// layersOf returns which layer fills each eighth of a cell from bottom up, where
+// -1 is none.
+func layersOf(tops []int, bottom int) (layers [8]int) {
+	for e := range layers {
+		at := bottom + e
+		layers[e] = slices.IndexFunc(tops, func(top int) bool { return at >= half && at < top })
+	}
+	return layers
+}
+
+// stackCell returns the look of a cell whose eighths are filled by these layers.
+// The text is empty if that is none.
 func stackCell(layers [8]int) (text string, s style) {
 	lower, upper := layers[0], layers[7]
 	filled := 0 // eighths of the lower layer

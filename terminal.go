@@ -1,0 +1,197 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gdamore/tcell/v3"
+	"golang.org/x/term"
+)
+
+// A terminal is taken over by the library, which reads and writes through it.
+type terminal struct {
+	tcell.Tty
+	screen   tcell.Screen
+	shown    *frame        // what is on the screen
+	watched  chan struct{} // closed once the events are read; until then, Read blocks
+	release  func()        // restores the terminal without the library, once
+	released atomic.Bool
+}
+
+const (
+	grace               = 300 * time.Millisecond // for the terminal to take what is left at the end
+	writeSize           = 16 << 10               // bytes that are written at a time, so that the rest can be dropped
+	maxColumns, maxRows = 1000, 300              // the size of a terminal is not under our control
+)
+
+// checkTerminal returns an error if a chart cannot be drawn on the terminal.
+func checkTerminal() error {
+	if _, err := tcell.NewDevTty(); err != nil {
+		return fmt.Errorf("--graph requires a terminal: %w", cause(err))
+	}
+	if os.Getenv("TERM") == "dumb" { // in the shell of an editor
+		return errors.New("--graph cannot draw on a terminal of type dumb")
+	}
+	return nil
+}
+
+// newTerminal takes over a terminal. restore must restore it without the library.
+func newTerminal(dev tcell.Tty, restore func(text string)) (*terminal, error) {
+	// The library would allocate as many cells as these say before it asks the
+	// terminal, which knows its size.
+	os.Unsetenv("COLUMNS")
+	os.Unsetenv("LINES")
+	t := &terminal{Tty: dev, watched: make(chan struct{})}
+	t.release = sync.OnceFunc(func() {
+		t.released.Store(true)
+		restore(leaveScreen)
+	})
+	screen, err := tcell.NewTerminfoScreenFromTty(t, tcell.OptNegotiation(false))
+	if err == nil {
+		err = screen.Init()
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.screen = screen
+	screen.HideCursor()
+	screen.EnableMouse(tcell.MouseButtonEvents)
+	return t, nil
+}
+
+// events returns the keys, clicks and changes of size. The caller must read them
+// until the terminal is closed: the library locks its screen until then.
+func (t *terminal) events() <-chan tcell.Event {
+	close(t.watched)
+	return t.screen.EventQ()
+}
+
+// look returns what the terminal can show.
+func (t *terminal) look() look {
+	return look{
+		mono:   t.screen.Colors() < 8,
+		ascii:  !isUTF8(t.screen.CharacterSet()) || lacksBraille(os.Getenv("TERM")),
+		colors: len(curveColors(t.screen.Colors())),
+	}
+}
+
+// isUTF8 reports whether charset is UTF-8, which locales spell in many ways.
+func isUTF8(charset string) bool {
+	return strings.EqualFold(strings.ReplaceAll(charset, "-", ""), "utf8")
+}
+
+// lacksBraille reports whether a terminal of this type, such as a console, has
+// no braille characters.
+func lacksBraille(term string) bool {
+	kind, _, _ := strings.Cut(term, "-")
+	return slices.Contains([]string{"linux", "vt100", "vt102", "vt220", "vt320", "wsvt25", "cons25", "sun", "ansi"}, kind)
+}
+
+// close gives the terminal back.
+func (t *terminal) close() {
+	ended := make(chan struct{})
+	go func() { // ends with the library's goroutines, or with the process
+		defer close(ended)
+		io.WriteString(t, scrollAll)
+		t.screen.Fini()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(grace): // the library's goroutines may block each other if there is much input
+		t.release()
+	}
+}
+
+// leaveScreen is what the library would write: cursor, margins, keypad and mouse
+// as before, and the main screen.
+const leaveScreen = "\x1b[r\x1b[?25h\x1b[?1l\x1b>\x1b[m\x1b[?7h\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
+
+// Other programs may write to the terminal, such as tee in cpunc -g | tee log.
+// They write at the cursor, which tcell leaves in the last cell. These
+// sequences hide their text and keep their newlines from moving the picture.
+const (
+	scrollOthers = "\x1b[1;%dr" // only the rows above that of the cursor scroll
+	scrollAll    = "\x1b[r"
+	conceal      = "\x1b[8m"
+)
+
+// show puts a picture on the screen. If that is stale, it writes all of it.
+func (t *terminal) show(f *frame, stale bool) {
+	if stale {
+		t.screen.Sync()
+		t.shown = nil
+	}
+	old := t.shown
+	fresh := old == nil || old.w != f.w || old.h != f.h
+	if fresh {
+		fmt.Fprintf(t, scrollOthers, f.h-1)
+	}
+	for at, r := range f.runes {
+		// Most cells have not changed, and setting a cell costs more than
+		// drawing it.
+		if fresh || r != old.runes[at] || f.styles[at] != old.styles[at] {
+			t.screen.SetContent(at%f.w, at/f.w, r, nil, cellStyle(f.styles[at], t.screen.Colors()))
+		}
+	}
+	t.shown = f
+	t.screen.Show()
+	io.WriteString(t, conceal)
+}
+
+// Write blocks until the terminal has taken text. Once the terminal is released,
+// it drops the rest.
+func (t *terminal) Write(text []byte) (int, error) {
+	for chunk := range slices.Chunk(text, writeSize) {
+		if t.released.Load() {
+			break
+		}
+		if n, err := t.Tty.Write(chunk); err != nil {
+			return n, err
+		}
+	}
+	return len(text), nil
+}
+
+// Drain and Stop change the modes of the terminal, which release has restored.
+func (t *terminal) Drain() error {
+	if t.released.Load() {
+		return nil
+	}
+	return t.Tty.Drain()
+}
+
+func (t *terminal) Stop() error {
+	if t.released.Load() {
+		return nil
+	}
+	return t.Tty.Stop()
+}
+
+func (t *terminal) Read(p []byte) (int, error) {
+	<-t.watched
+	return t.Tty.Read(p)
+}
+
+func (t *terminal) WindowSize() (tcell.WindowSize, error) {
+	size, err := t.Tty.WindowSize()
+	size.Width, size.Height = min(size.Width, maxColumns), min(size.Height, maxRows)
+	return size, err
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// isOnChart reports whether standard output is the terminal with the chart,
+// which normally is that of standard input.
+func isOnChart() bool {
+	in, inErr := os.Stdin.Stat()
+	out, outErr := os.Stdout.Stat()
+	elsewhere := isTerminal(os.Stdin) && inErr == nil && outErr == nil && !os.SameFile(in, out)
+	return isTerminal(os.Stdout) && !elsewhere
+}
