@@ -480,29 +480,48 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// Whatever a server sends, a client accepts it or gives up, and its buffer is
-// bounded.
+// Whatever a server sends, each reading is a whole line of its own, in order, or the
+// only text without a newline. The buffer is bounded.
 func FuzzServer(f *testing.F) {
 	f.Add([]byte("12.5\n"), []byte{1, 2})
 	f.Add([]byte("\r\n\r\n1.0 2.0\n3"), []byte{9})
 	f.Add([]byte(strings.Repeat("z", 70000)), []byte{255})
+	f.Add([]byte("1.0\n2.0 3.0\n0.25 0.50 0.75\n4.0\nerror: no\n1.00 2.00 3.00\n9"), []byte{0})
+	f.Add([]byte("1.0\nerror: no\n"), []byte{0})
+	f.Add([]byte("12.5"), []byte{0})
+	ws := []word{cpuWord, coresWord, loadWord}
 	f.Fuzz(func(t *testing.T, text, cuts []byte) {
 		conn := &tape{}
-		for i := 0; len(text) > 0; i++ {
+		for i, rest := 0, text; len(rest) > 0; i++ {
 			n := 1
 			if len(cuts) > 0 {
-				n = min(1+int(cuts[i%len(cuts)]), len(text))
+				n = min(1+int(cuts[i%len(cuts)]), len(rest))
 			}
-			conn.chunks = append(conn.chunks, text[:n])
-			text = text[n:]
+			conn.chunks = append(conn.chunks, rest[:n])
+			rest = rest[n:]
+		}
+		var whole [][]string
+		for line := range strings.Lines(string(text)) {
+			if line, ended := strings.CutSuffix(line, "\n"); ended && strings.Trim(line, "\r") != "" {
+				whole = append(whole, strings.Fields(line))
+			}
 		}
 		server := &peer{Conn: conn}
-		for {
-			_, err := server.ask([]word{coresWord}, time.Minute, 0)
+		for n := 0; ; n += len(ws) {
+			replies, err := server.ask(ws, time.Minute, 0)
+			for i, columns := range replies {
+				switch {
+				case columns == nil:
+				case n+i < len(whole) && slices.Equal(columns, whole[n+i]):
+				case len(whole) == 0 && ws[i] == cpuWord && slices.Equal(columns, strings.Fields(string(text))):
+				default:
+					t.Errorf("%q: reply %d is %q", text, n+i, columns)
+				}
+			}
 			if cap(server.unread) > 4*maxAnswer {
 				t.Errorf("a buffer of %d bytes", cap(server.unread))
 			}
-			if err != nil {
+			if err != nil && !isRefusal(err) || server.owed {
 				return
 			}
 		}
