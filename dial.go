@@ -83,6 +83,7 @@ func thisMachine(first time.Duration) net.Conn {
 	client, server := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	smp := newSampler()
+	smp.young = true
 	smp.minFirst = max(first, minWindow)
 	smp.maxFirst = max(smp.maxFirst, smp.minFirst+firstWindow)
 	go func() { // ends when the connection is closed
@@ -254,7 +255,11 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 // parseReply checks that line is a reply to w and splits it into its numbers.
 func parseReply(w word, line []byte) ([]string, error) {
 	if text, ok := bytes.CutPrefix(line, []byte("error: ")); ok {
-		return nil, refusal{text: string(text)}
+		err := refusal{text: string(text)}
+		if bytes.HasPrefix(text, fmt.Appendf(nil, "unknown word %q", w)) {
+			return nil, fmt.Errorf("%s requires a newer server: %w", w, err)
+		}
+		return nil, err
 	}
 	columns := strings.Fields(string(line))
 	if want := w.width(); len(columns) == 0 || want > 0 && len(columns) != want {

@@ -36,7 +36,7 @@ Dialing:
                           or 0 for no pause (default 1)
   -c, --count N           stop after N lines
   -r, --read WORDS        readings, comma-separated (default cpu; repeatable):
-                          cpu,cores,modes,load,busy,pressure,cgroup
+                          cpu,cores,modes,load,mean,busy,peak,pressure,cgroup
                           -: read requests from stdin
   -t, --time              prefix each line with the UTC time
   -H, --header            print a # header line

@@ -202,6 +202,7 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	s := conn.session
 	// A proxy sends the requests of several clients over one connection, so
 	// each request has intervals of its own.
+	defer s.sampler.peaks.leave(s)
 	defer clear(s.last[:])
 	if r.ContentLength != 0 { // no request needs a body
 		conn.body = true

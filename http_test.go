@@ -62,7 +62,7 @@ func TestHTTP(t *testing.T) {
 		{"host name", get(hostname, "/cpu"), "200 OK", stillCPU},
 		{"name of -l", get("EXAMPLE.test.:80", "/cpu"), "200 OK", stillCPU},
 		{"no host in 1.0", fetch(t, addr, "GET /cpu HTTP/1.0\r\n\r\n"), "200 OK", stillCPU},
-		{"bye is no path", get("localhost", "/bye"), "404 Not Found", "error: not found (known: /cpu, /cores, /modes, /load, /busy, /pressure, /cgroup, /metrics)\n"},
+		{"bye is no path", get("localhost", "/bye"), "404 Not Found", "error: not found (known: /cpu, /cores, /modes, /load, /mean, /busy, /peak, /pressure, /cgroup, /metrics)\n"},
 		{"not the name and port", get("localhost:5000.evil.example", "/cpu"), "403 Forbidden", ""},
 		{"not quite an address", get("127.0.0.1.", "/cpu"), "403 Forbidden", ""},
 		{"nor this", get("127.0.0.1.:5000", "/cpu"), "403 Forbidden", ""},
@@ -95,13 +95,13 @@ func TestHTTP(t *testing.T) {
 		"/cores?header":         "200 # cpu0 cpu1\n50.0 25.0\n",
 		"/cpu,load?header=0":    "200 # cpu load1 load5 load15\n37.5 3.00 2.00 1.00\n",
 		"/cpu,cpu":              "400 error: reading cpu given twice\n",
-		"/cpu,":                 "400 error: unknown reading \"\" (choose from cpu, cores, modes, load, busy, pressure, cgroup)\n",
-		"/cpu,bye":              "400 error: unknown reading \"bye\" (choose from cpu, cores, modes, load, busy, pressure, cgroup)\n",
+		"/cpu,":                 "400 error: unknown reading \"\" (choose from cpu, cores, modes, load, mean, busy, peak, pressure, cgroup)\n",
+		"/cpu,bye":              "400 error: unknown reading \"bye\" (choose from cpu, cores, modes, load, mean, busy, peak, pressure, cgroup)\n",
 		"/cpu?intervall=1":      "400 error: unknown query \"intervall\" (known: interval, time, header)\n",
 		"/cpu?x":                "400 error: unknown query \"x\" (known: interval, time, header)\n",
 		"/cpu?time;header":      "400 error: invalid query \"time;header\" (known: interval, time, header)\n",
 		"/?read=cpu&x":          "200 " + strings.Join(paths(), "\n") + "\n",
-		"/metrics,cpu?interval": "400 error: unknown reading \"metrics\" (choose from cpu, cores, modes, load, busy, pressure, cgroup)\n",
+		"/metrics,cpu?interval": "400 error: unknown reading \"metrics\" (choose from cpu, cores, modes, load, mean, busy, peak, pressure, cgroup)\n",
 	} {
 		head, body, _ := strings.Cut(get("localhost", target), "\r\n\r\n")
 		if got := head[len("HTTP/1.1 "):][:4] + body; got != want {

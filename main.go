@@ -12,7 +12,9 @@ A client sends words, and the server replies to each with one line of numbers:
 	cores     the same for each logical CPU, in order of CPU number
 	modes     percentages of user nice system iowait irq softirq steal idle
 	load      load averages over 1, 5 and 15 minutes
+	mean      utilization over the last 1, 5 and 15 minutes in percent
 	busy      percentage of wall-clock time in which the CPUs were not idle
+	peak      the same in the busiest 200 ms of the interval
 	pressure  percentage of time in which runnable tasks waited for a CPU (Linux)
 	cgroup    CPU use of the server's control group in percent of its limit, and
 	          percentage of periods in which it was throttled (Linux)
@@ -69,6 +71,8 @@ Each of these files uses only the ones below it:
 	scan.go        the words in the input of a client; telnet commands
 	stdio.go       standard streams and commands as connections
 	sample.go      samples of the kernel, shared by all sessions
+	peak.go        the busiest 200 ms of any interval, for peak
+	mean.go        samples of the last 15 minutes, for mean
 	reading.go     the table of words; readings, computed from two samples
 	cgroup.go      the control group of this process
 	counters.go    CPU counters, load averages and pressure from the kernel
@@ -357,6 +361,7 @@ func listen(ctx context.Context, opt *options) error {
 		if err := checkStdin(); err != nil {
 			return err
 		}
+		srv.sampler.young = !isClient(os.Stderr) // otherwise, a message would be a reply
 	} else {
 		var err error
 		if ln, err = addr.listen(ctx); err != nil {

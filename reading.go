@@ -20,7 +20,9 @@ const (
 	coresWord
 	modesWord
 	loadWord
+	meanWord
 	busyWord
+	peakWord
 	pressureWord
 	cgroupWord
 	byeWord // closes the connection
@@ -38,8 +40,8 @@ type reading struct {
 	instant  bool     // it covers no interval, or always the same ones
 	columns  []string // names; nil: one for each CPU
 	decimals int
-	limit    float64 // the largest valid number; 0: none
-	compute  func(from, to *sample) []float64
+	limit    float64                          // the largest valid number; 0: none
+	compute  func(from, to *sample) []float64 // nil: it comes from a record of the sampler
 }
 
 var table = [...]reading{
@@ -63,10 +65,18 @@ var table = [...]reading{
 		source: averages, instant: true, columns: []string{"load1", "load5", "load15"}, decimals: 2,
 		compute: func(_, to *sample) []float64 { return to.load[:] },
 	},
+	meanWord: {
+		name: "mean", title: "Mean CPU utilization (%)",
+		source: totals, instant: true, columns: []string{"mean1", "mean5", "mean15"}, decimals: 1, limit: 100,
+	},
 	busyWord: {
 		name: "busy", title: "CPU time not idle (%)",
 		source: totals, columns: []string{"busy"}, decimals: 1, limit: 100,
 		compute: func(from, to *sample) []float64 { return []float64{busyByClock(from, to)} },
+	},
+	peakWord: {
+		name: "peak", title: "CPU time not idle, busiest 200 ms (%)",
+		source: totals, columns: []string{"peak"}, decimals: 1, limit: 100,
 	},
 	pressureWord: {
 		name: "pressure", title: "CPU pressure (%)",
@@ -120,8 +130,8 @@ func parseReadings(names []string) ([]word, error) {
 	return ws, nil
 }
 
-// A source is something that can be read from the kernel. cpu, modes and busy
-// share totals, so that they do not pay for parsing every core.
+// A source is something that can be read from the kernel. The words for the whole
+// machine share totals, so that they do not pay for parsing every core.
 type source int
 
 const (
@@ -141,6 +151,8 @@ func (s source) String() string {
 // jiffy is the unit of kernel counters. A sample is not older, and need not be
 // newer.
 const jiffy = 10 * time.Millisecond
+
+const minWindow = 100 * time.Millisecond // the shortest interval of a reply
 
 // A sample is the state of one source at one moment. It is immutable, so
 // sessions share it.
@@ -261,6 +273,13 @@ func (g gain) known() bool {
 		fraction = minTrusted
 	}
 	return g.sum > 0 && g.sum >= fraction*g.time
+}
+
+// standsStill reports whether the counters gained too little although none was
+// reset, as with an idle counter that stands still. A short time in which the
+// others gained more says nothing then.
+func (g gain) standsStill() bool {
+	return g.back == 0 && g.leaped == [modes]bool{} && g.sum < minCounted*g.time
 }
 
 // totalGain returns the gain of the machine. It is unknown if a CPU went online

@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	minWindow   = 100 * time.Millisecond // the shortest interval of a reply
 	readTimeout = 5 * time.Second        // for a source that another session is reading
 	lastRead    = 100 * time.Millisecond // the same at the end of the process
 )
@@ -34,9 +34,14 @@ type sampler struct {
 	read               func(source) *sample
 	every              time.Duration // between two samples of the history
 	minFirst, maxFirst time.Duration // time that a first reply covers
+	young              bool          // the process serves one session, which began with it
 
 	feeds   [sources]chan *feed    // a feed belongs to whoever has taken it out of its channel
 	replies [readings]atomic.Int64 // number of replies to each word
+
+	peaks     peakRecord
+	means     meanRecord
+	firstMean sync.Once
 }
 
 // A feed holds the samples of one source.
@@ -118,8 +123,12 @@ func (s *sampler) record(ctx context.Context) (failed error) {
 		switch {
 		case now.err == nil:
 			s.keep(ctx, src, now)
-			if src == totals && now.total == (counts{}) {
-				failed = errors.New("all CPU counters are zero; cpu, cores, modes and busy will be nan")
+			if src != totals {
+				break
+			}
+			s.means.add(now)
+			if now.total == (counts{}) {
+				failed = errors.New("all CPU counters are zero; cpu, cores, modes, mean, busy and peak will be nan")
 			}
 		case src <= perCPU:
 			failed = cmp.Or(failed, now.err)
@@ -141,18 +150,34 @@ func (s *sampler) keep(ctx context.Context, src source, now *sample) {
 	}
 }
 
-// sample returns a sample of src that is not older than a jiffy. A session that
+// appendReading appends the reading w, also if it comes from a record.
+func (s *sampler) appendReading(line []byte, w word, from, to *sample) []byte {
+	switch w {
+	case meanWord:
+		return appendNumbers(line, 1, s.means.means(to)...)
+	case peakWord:
+		return appendNumbers(line, 1, s.peaks.peak(from, to))
+	}
+	return appendReading(line, w, from, to)
+}
+
+// sample returns a sample of src that is not older than a jiffy.
+func (s *sampler) sample(ctx context.Context, src source) *sample {
+	return s.sampleWithin(ctx, src, jiffy)
+}
+
+// sampleWithin returns a sample of src that is not older than age. A session that
 // finds none reads the kernel itself, because waking another goroutine up costs
 // more than that, and waits as long as the kernel does. Others wait for it until
 // readTimeout, or until lastRead after ctx is done. Their sample then contains an
 // error.
-func (s *sampler) sample(ctx context.Context, src source) *sample {
+func (s *sampler) sampleWithin(ctx context.Context, src source, age time.Duration) *sample {
 	f := s.take(ctx, src)
 	if f == nil {
 		return timedOut(src)
 	}
 	defer s.put(src, f)
-	if f.newest == nil || time.Since(f.newest.at) >= jiffy {
+	if f.newest == nil || time.Since(f.newest.at) >= age {
 		now := s.read(src)
 		if now.err != nil {
 			now.err = sourceError(src, now.err)
@@ -197,8 +222,9 @@ func (s *sampler) put(src source, f *feed) { s.feeds[src] <- f }
 // the newest one that is old enough. If all are too young, it waits for the
 // oldest one. If there is none, because this process or the machine was
 // suspended or the set of CPUs has changed, it takes a sample and waits for
-// that. If ctx is done, it waits only for minWindow.
-func (s *sampler) baseline(ctx context.Context, src source) *sample {
+// that. If ctx is done, it waits only for minWindow. For peak, it is not before
+// recording began.
+func (s *sampler) baseline(ctx context.Context, src source, recorded *sample) *sample {
 	now := s.sample(ctx, src)
 	if now.err != nil {
 		return now
@@ -207,6 +233,9 @@ func (s *sampler) baseline(ctx context.Context, src source) *sample {
 	if begin == nil {
 		begin = now
 		s.record(ctx) // so that the next word does not have to wait, too
+	}
+	if recorded != nil && recorded.at.After(begin.at) {
+		begin = recorded
 	}
 	if wait := s.minFirst - time.Since(begin.at); wait > 0 {
 		old := time.NewTimer(wait)
@@ -218,6 +247,39 @@ func (s *sampler) baseline(ctx context.Context, src source) *sample {
 		}
 	}
 	return begin
+}
+
+// wantPeak notes that a session requests peak, and returns the sample with
+// which recording began, or nil if the totals cannot be read.
+func (s *sampler) wantPeak(ctx context.Context, session any) *sample {
+	now := s.sample(ctx, totals)
+	if now.err != nil {
+		return nil
+	}
+	return s.peaks.want(ctx, session, now, func() *sample { return s.sampleWithin(ctx, totals, 0) })
+}
+
+// wantMean makes sure that there are samples for mean where run does not take
+// them, and says once why there are no means yet.
+func (s *sampler) wantMean(ctx context.Context) {
+	if !s.young {
+		return
+	}
+	s.firstMean.Do(func() {
+		say("mean is nan for the first minute (a listener that has run for longer has it at once: cpunc -l)")
+		go func() { // ends with the session
+			defer onPanic()
+			due := time.NewTicker(meanEvery)
+			defer due.Stop()
+			for ctx.Err() == nil {
+				s.means.add(s.sample(ctx, totals))
+				select {
+				case <-due.C:
+				case <-ctx.Done():
+				}
+			}
+		}()
+	})
 }
 
 // recall returns the newest sample in the history that a first reply at now may

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -50,6 +51,7 @@ type reply struct {
 // serve replies to the words that arrive on conn, and then closes it, unless it
 // is HTTP.
 func (s *session) serve(ctx context.Context, conn net.Conn) error {
+	defer s.sampler.peaks.leave(s)
 	err := s.converse(ctx, conn)
 	switch {
 	case err == errHTTP:
@@ -121,6 +123,9 @@ func (s *session) ending(ctx context.Context, err error) error {
 // process adds replies to the words in the input, and reports whether the
 // session continues. If the client speaks HTTP, it keeps the input for that.
 func (s *session) process(ctx context.Context, conn net.Conn, input []byte) (open bool, err error) {
+	if bytes.Contains(input, []byte(words[peakWord])) {
+		s.sampler.wantPeak(ctx, s) // so that it is recorded while another word waits for its first reply
+	}
 	for i, b := range input {
 		w, wrong := s.scan.next(b)
 		switch wrong {
@@ -200,9 +205,16 @@ func (s *session) reply(ctx context.Context, w word) (line []byte, err error) {
 // read sets last to the reading of w since its previous reply or, for a first
 // reply, since the baseline of the sampler.
 func (s *session) read(ctx context.Context, w word, last *reply) error {
+	var recorded *sample
+	switch w {
+	case meanWord:
+		s.sampler.wantMean(ctx)
+	case peakWord:
+		recorded = s.sampler.wantPeak(ctx, s)
+	}
 	begin := last.sample
 	if begin == nil && !table[w].instant {
-		if begin = s.sampler.baseline(ctx, table[w].source); begin.err != nil {
+		if begin = s.sampler.baseline(ctx, table[w].source, recorded); begin.err != nil {
 			return begin.err
 		}
 	}
@@ -210,7 +222,7 @@ func (s *session) read(ctx context.Context, w word, last *reply) error {
 	if end.err != nil {
 		return end.err
 	}
-	last.line = append(appendReading(last.line[:0], w, begin, end), '\n')
+	last.line = append(s.sampler.appendReading(last.line[:0], w, begin, end), '\n')
 	last.sample = end
 	return nil
 }

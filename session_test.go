@@ -99,7 +99,7 @@ func play(smp *sampler, chunks ...[]byte) []string {
 
 func TestWire(t *testing.T) {
 	unknown := func(quoted string) string {
-		return "error: unknown word " + quoted + " (known: cpu, cores, modes, load, busy, pressure, cgroup, bye)\n"
+		return "error: unknown word " + quoted + " (known: cpu, cores, modes, load, mean, busy, peak, pressure, cgroup, bye)\n"
 	}
 	long := strings.Repeat("x", maxToken)
 	for _, test := range []struct{ in, want string }{

@@ -149,6 +149,14 @@ func checkStdin() error {
 	return nil
 }
 
+// isClient reports whether f is the connection of a client, as inetd makes
+// standard error.
+func isClient(f *os.File) bool {
+	info, err := f.Stat()
+	out, outErr := os.Stdout.Stat()
+	return err == nil && outErr == nil && info.Mode()&os.ModeSocket != 0 && os.SameFile(info, out)
+}
+
 // flushWait is how long standard output may take for the last replies, and
 // lastWait how long anything else may take at the end.
 const (

@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,3 +21,5 @@ func makePrivate(uintptr) (undo func()) {
 }
 
 func openKernelFile(path string) (*os.File, error) { return os.Open(path) }
+
+func suspendedTime() time.Duration { return 0 } // unknown

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/gdamore/tcell/v3"
 )
@@ -34,3 +35,5 @@ func isReset(err error) bool {
 }
 
 func openKernelFile(path string) (*os.File, error) { return os.Open(path) }
+
+func suspendedTime() time.Duration { return 0 } // unknown
