@@ -141,9 +141,11 @@ func (p *panel) drawGrid(f *frame, left int, ticks []label) {
 		dot, rule = ".", "-"
 	}
 	for _, l := range p.axis.labels() {
-		for col := 0; col < f.w-left; col += 2 {
-			f.put(left+col, p.y+1+l.at, quiet, dot)
+		line := []rune(strings.Repeat(dot+" ", (f.w-left+1)/2))
+		for _, tick := range ticks { // no dots next to those of the vertical lines
+			line[max(tick.at-1, 0)], line[min(tick.at+1, len(line)-1)] = ' ', ' '
 		}
+		f.put(left, p.y+1+l.at, quiet, string(line))
 	}
 	for _, tick := range ticks {
 		for row := range p.rows {
@@ -339,7 +341,7 @@ func (p *panel) heatEntries(w int) []entry {
 		}
 	}
 	legend = append(legend,
-		entry{text: fmt.Sprintf("now %s %s", p.names[hottest], p.newest[hottest]), space: legendSpace},
+		entry{text: fmt.Sprintf("hottest now %s %s", p.names[hottest], p.newest[hottest]), space: legendSpace},
 		entry{text: all.text(1), space: legendSpace})
 	if p.heat.cpus > 1 {
 		legend = append(legend, entry{text: fmt.Sprintf("hottest of %d each", p.heat.cpus)})
