@@ -80,9 +80,14 @@ func portHint(operands []string, number string) string {
 
 // hostHint is about an operand that is no host.
 func hostHint(s string) string {
+	if strings.HasPrefix(s, "/") || strings.HasPrefix(s, "./") {
+		return suggest(" (for a Unix socket: -U %s)", s)
+	}
 	scheme, rest, isURL := strings.Cut(s, "://")
-	if isURL && scheme != "ssh" {
-		host, _, _ := strings.Cut(rest, "/")
+	if !isURL {
+		rest = s
+	}
+	if host, _, hasPath := strings.Cut(rest, "/"); scheme != "ssh" && (isURL || hasPath) {
 		return suggest(" (want host or host:port: %s)", host)
 	}
 	if !isURL && !strings.Contains(s, "@") {
