@@ -97,8 +97,8 @@ func (u *usage) setLimits(h hierarchies, accounts controlGroup) error {
 
 // onlineCPUs returns the number of CPUs that are online.
 func onlineCPUs() int {
-	text, _ := os.ReadFile(hostFile("HOST_SYS", "/sys", "devices", "system", "cpu", "online"))
-	return cmp.Or(countList(strings.TrimSpace(string(text))), runtime.NumCPU())
+	text, _ := kernelText(hostFile("HOST_SYS", "/sys", "devices", "system", "cpu", "online"))
+	return cmp.Or(countList(text), runtime.NumCPU())
 }
 
 // A controlGroup is one group in one hierarchy.
@@ -118,8 +118,8 @@ func (g controlGroup) withParents(yield func(controlGroup) bool) {
 // file returns the text of a file of the group, without white space around it;
 // "" if it cannot be read.
 func (g controlGroup) file(name string) string {
-	text, _ := os.ReadFile(filepath.Join(g.dir, name))
-	return strings.TrimSpace(string(text))
+	text, _ := kernelText(filepath.Join(g.dir, name))
+	return text
 }
 
 // used reads the CPU time that the group has used.
@@ -213,7 +213,7 @@ func cgroupRoot() string { return hostFile("HOST_SYS", "/sys", "fs", "cgroup") }
 // findHierarchies reads the hierarchies from /proc/self. In $HOST_PROC, self is
 // also this process, even if the directory is the /proc of the host.
 func findHierarchies() (h hierarchies, err error) {
-	text, err := os.ReadFile(procFile("self", "cgroup"))
+	text, err := kernelText(procFile("self", "cgroup"))
 	if errors.Is(err, os.ErrNotExist) {
 		err = fmt.Errorf("no control groups in %s", procFile("self", "cgroup"))
 	}
@@ -221,16 +221,16 @@ func findHierarchies() (h hierarchies, err error) {
 		return h, err
 	}
 	h.paths = map[string]string{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		if f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(f) == 3 {
 			for name := range strings.SplitSeq(f[1], ",") {
 				h.paths[name] = f[2]
 			}
 		}
 	}
-	text, _ = os.ReadFile(procFile("self", "mountinfo"))
+	text, _ = kernelText(procFile("self", "mountinfo"))
 	listed := false
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		m, ok := parseMount(line)
 		listed = listed || ok
 		if ok && (os.Getenv("HOST_SYS") == "" || isWithin(m.point, cgroupRoot())) {

@@ -113,6 +113,15 @@ func readKernelFile(path, end string, use func(text []byte) error) (at time.Time
 	return at, use((*buf)[:n])
 }
 
+// kernelText returns the text of a file without white space around it.
+func kernelText(path string) (text string, err error) {
+	_, err = readKernelFile(path, "", func(b []byte) error {
+		text = string(bytes.TrimSpace(b))
+		return nil
+	})
+	return text, err
+}
+
 func middle(before, after time.Time) time.Time { return before.Add(after.Sub(before) / 2) }
 
 // read reads the counters of the machine and, with each, also those of every

@@ -19,6 +19,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(tidy{m}, map[string]func(){
 		"yardstick": yardstick,
+		"listener":  main, // as it is built
 		"endsby":    endsBy,
 		"cpunc": func() {
 			// The address goes into the file $READY, for waitlisten.
