@@ -90,7 +90,7 @@ func hostHint(s string) string {
 	if host, _, hasPath := strings.Cut(rest, "/"); scheme != "ssh" && (isURL || hasPath) {
 		return suggest(" (want host or host:port: %s)", host)
 	}
-	if !isURL && !strings.Contains(s, "@") {
+	if !isURL && !strings.Contains(strings.Trim(s, "@"), "@") {
 		return ""
 	}
 	if isURL && !strings.Contains(rest, ":") { // ssh takes a URL, too
