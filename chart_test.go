@@ -371,24 +371,6 @@ func BenchmarkFrame(b *testing.B) {
 	}
 }
 
-// The chart in the README is exactly what is drawn for these readings.
-func TestReadmeChart(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := chartOf("localhost:5000", 95, []string{"cpu"}, func(s, _ int) float64 {
-		return min(100, max(1, 52+38*math.Sin(float64(s)/7)+14*math.Sin(float64(s)*1.9)))
-	})
-	var want strings.Builder
-	for row := range strings.Lines(c.draw(noon, 76, 18).String()) {
-		want.WriteString("    " + row)
-	}
-	if !strings.Contains(string(readme), want.String()) {
-		t.Errorf("the README lacks\n%s", &want)
-	}
-}
-
 func TestTitles(t *testing.T) {
 	for _, test := range []struct {
 		args []string
