@@ -26,7 +26,7 @@ func (s scale) dot(v float64) int {
 func newScale(low, high float64, rows int) scale {
 	best := scale{low, high, 1, max(rows-1, 1)}
 	most := 0
-	for n := 12; n > 0; n-- {
+	for _, n := range []int{12, 10, 9, 7, 6, 5, 4, 3, 2, 1} { // not 8, which divides 20 into steps of 2.5
 		step := (high - low) / float64(n)
 		each := (rows - 1) / n
 		if each < 2 || !isRound(step) || !isWhole(low/step) {
@@ -55,11 +55,24 @@ func isRound(x float64) bool {
 
 func isWhole(x float64) bool { return math.Abs(x-math.Round(x)) < 1e-6 }
 
+// roundAround returns round numbers, one of them at least 0 and one at most 0,
+// between which least and most lie.
+func roundAround(least, most float64) (low, high float64) {
+	if largest := max(most, -least); least < 0 && largest > 0 {
+		part := roundOver(largest) / 4
+		if !isRound(part) {
+			part = roundOver(largest) / 5
+		}
+		return math.Floor(least/part) * part, math.Ceil(max(most, 0)/part) * part
+	}
+	return 0, roundOver(most)
+}
+
 // roundOver returns the smallest 1, 2 or 5 times a power of ten that is not less
-// than x.
+// than x, or 1 if x is not positive.
 func roundOver(x float64) float64 {
-	if !(x > 0.5) {
-		return 0.5
+	if !(x > 0) {
+		return 1
 	}
 	power := math.Pow(10, math.Floor(math.Log10(x)))
 	for _, n := range []float64{1, 2, 5} {

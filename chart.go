@@ -34,6 +34,7 @@ const (
 	shortestWindow      = time.Second
 	longestWindow       = 7 * 24 * time.Hour
 	messageTime         = 10 * time.Second // for which a message is shown
+	mostNumber          = 1e15             // beyond which rounding would overflow
 )
 
 // snapshot returns a copy that later changes do not affect.
@@ -48,7 +49,7 @@ func (c *chart) add(l line) {
 	n := min(len(l.names), maxCurves)
 	numbers := make([]float64, n)
 	for i := range numbers {
-		numbers[i] = l.value(i)
+		numbers[i] = min(max(l.value(i), -mostNumber), mostNumber)
 	}
 	c.history.add(l.at, l.names[:n], numbers)
 	c.newest = l.columns[:n]

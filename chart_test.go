@@ -243,6 +243,13 @@ func TestChartIsBounded(t *testing.T) {
 		c.zoom(0.5)
 	}
 	c.draw(noon, 80, 24)
+	for _, names := range [][]string{{"cpu"}, {"load1"}, {"anything"}, namesOf(64, coresWord), namesOf(0, modesWord)} {
+		for _, x := range []float64{1e308, -1e308, math.Inf(1), math.Inf(-1), math.NaN(), 0, -1e-300, 1e-300} {
+			c := chartOf("localhost:5000", 5, names, func(s, i int) float64 { return x })
+			c.add(line{at: noon.Add(time.Minute), names: names, columns: slices.Repeat([]string{"50.0"}, len(names))})
+			c.draw(noon, 80, 24)
+		}
+	}
 }
 
 // A server that sends more and more columns uses a bounded amount of memory.
@@ -257,7 +264,7 @@ func TestColumnsAreBounded(t *testing.T) {
 	if n := len(c.times) * len(c.names); n > maxNumbers || len(c.names) != maxCurves {
 		t.Errorf("%d numbers of %d curves are kept", n, len(c.names))
 	}
-	if got := c.draw(noon, 80, 24).String(); !strings.Contains(got, "hottest of 27 each") {
+	if got := c.draw(noon, 80, 24).String(); !strings.Contains(got, "each line the hottest of 27") {
 		t.Errorf("the number of CPUs a line is not mentioned in\n%s", got)
 	}
 }
@@ -335,7 +342,7 @@ func TestMove(t *testing.T) {
 }
 
 func TestRoundOver(t *testing.T) {
-	for x, want := range map[float64]float64{0: 0.5, 0.3: 0.5, 0.7: 1, 1: 1, 1.1: 2, 3: 5, 7: 10, 10: 10, 64: 100, 130: 200} {
+	for x, want := range map[float64]float64{math.NaN(): 1, -1: 1, 0: 1, 0.001: 0.001, 0.003: 0.005, 0.3: 0.5, 0.7: 1, 1: 1, 1.1: 2, 3: 5, 7: 10, 10: 10, 64: 100, 130: 200} {
 		if got := roundOver(x); got != want {
 			t.Errorf("over %v: %v, want %v", x, got, want)
 		}

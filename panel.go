@@ -66,20 +66,20 @@ func (p *panel) lay(w, y, height int) {
 
 // scale returns an axis of at most the given number of rows.
 func (p *panel) scale(rows int) scale {
+	if p.hasLimit() {
+		return newScale(0, 100, rows)
+	}
 	var all extent
 	for _, e := range p.extents {
 		all = all.with(e)
 	}
-	low, high := 0.0, 100.0
-	if !p.hasLimit() {
-		high = roundOver(all.max)
+	if p.reading == loadWord {
+		all.max = max(all.max, 0.5)
 		if cpus := float64(p.cpus); cpus <= 2*all.max {
-			high = max(high, roundOver(cpus))
-		}
-		if all.min < 0 {
-			low = -roundOver(-all.min)
+			all.max = max(all.max, cpus)
 		}
 	}
+	low, high := roundAround(all.min, all.max)
 	return newScale(low, high, rows)
 }
 
@@ -341,11 +341,11 @@ func (p *panel) heatEntries(w int) []entry {
 		}
 	}
 	legend = append(legend,
-		entry{text: fmt.Sprintf("hottest now %s %s", p.names[hottest], p.newest[hottest]), space: legendSpace},
-		entry{text: all.text(1), space: legendSpace})
+		entry{text: fmt.Sprintf("hottest now %s %s", p.names[hottest], p.newest[hottest]), space: legendSpace})
 	if p.heat.cpus > 1 {
-		legend = append(legend, entry{text: fmt.Sprintf("hottest of %d each", p.heat.cpus)})
+		legend = append(legend, entry{text: fmt.Sprintf("each line the hottest of %d", p.heat.cpus), space: legendSpace})
 	}
+	legend = append(legend, entry{text: all.text(1)})
 	fits, _ := layOut(legend, w, 1)
 	return fits[0]
 }
