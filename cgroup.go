@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -97,7 +98,7 @@ func (u *usage) setLimits(h hierarchies, accounts controlGroup) error {
 
 // onlineCPUs returns the number of CPUs that are online.
 func onlineCPUs() int {
-	text, _ := kernelText(hostFile("HOST_SYS", "/sys", "devices", "system", "cpu", "online"))
+	text, _, _ := readText(hostFile("HOST_SYS", "/sys", "devices", "system", "cpu", "online"))
 	return cmp.Or(countList(text), runtime.NumCPU())
 }
 
@@ -118,7 +119,7 @@ func (g controlGroup) withParents(yield func(controlGroup) bool) {
 // file returns the text of a file of the group, without white space around it;
 // "" if it cannot be read.
 func (g controlGroup) file(name string) string {
-	text, _ := kernelText(filepath.Join(g.dir, name))
+	text, _, _ := readText(filepath.Join(g.dir, name))
 	return text
 }
 
@@ -129,19 +130,18 @@ func (g controlGroup) used() (used time.Duration, at time.Time, err error) {
 		name, key, unit = "cpu.stat", "usage_usec", time.Microsecond
 	}
 	path := filepath.Join(g.dir, name)
-	at, err = readKernelFile(path, "", func(text []byte) error {
-		number := string(text)
-		if key != "" {
-			number = value(number, key)
-		}
-		n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
-		if err != nil || n < 0 || n > int64(1<<63-1)/int64(unit) {
-			return fmt.Errorf("no CPU time in %s", path)
-		}
-		used = time.Duration(n) * unit
-		return nil
-	})
-	return used, at, err
+	text, at, err := readText(path)
+	if err != nil {
+		return 0, at, err
+	}
+	if key != "" {
+		text = value(text, key)
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/int64(unit) {
+		return 0, at, fmt.Errorf("no CPU time in %s", path)
+	}
+	return time.Duration(n) * unit, at, nil
 }
 
 // quota returns the quota of the group itself, if it has one. The files are
@@ -205,7 +205,6 @@ type cgroupMount struct {
 	root        string // the group at the mount point
 	point       string
 	controllers []string // of v1; nil for v2
-	guessed     bool     // from the names of directories
 }
 
 func cgroupRoot() string { return hostFile("HOST_SYS", "/sys", "fs", "cgroup") }
@@ -213,7 +212,7 @@ func cgroupRoot() string { return hostFile("HOST_SYS", "/sys", "fs", "cgroup") }
 // findHierarchies reads the hierarchies from /proc/self. In $HOST_PROC, self is
 // also this process, even if the directory is the /proc of the host.
 func findHierarchies() (h hierarchies, err error) {
-	text, err := kernelText(procFile("self", "cgroup"))
+	text, _, err := readText(procFile("self", "cgroup"))
 	if errors.Is(err, os.ErrNotExist) {
 		err = fmt.Errorf("no control groups in %s", procFile("self", "cgroup"))
 	}
@@ -228,17 +227,11 @@ func findHierarchies() (h hierarchies, err error) {
 			}
 		}
 	}
-	text, _ = kernelText(procFile("self", "mountinfo"))
-	listed := false
+	text, _, _ = readText(procFile("self", "mountinfo"))
 	for line := range strings.Lines(text) {
-		m, ok := parseMount(line)
-		listed = listed || ok
-		if ok && (os.Getenv("HOST_SYS") == "" || isWithin(m.point, cgroupRoot())) {
+		if m, ok := parseMount(line); ok && (os.Getenv("HOST_SYS") == "" || isWithin(m.point, cgroupRoot())) {
 			h.mounts = append(h.mounts, m)
 		}
-	}
-	if !listed {
-		h.mounts = guessMounts(cgroupRoot())
 	}
 	return h, nil
 }
@@ -260,23 +253,6 @@ func parseMount(line string) (m cgroupMount, ok bool) {
 
 // unescape decodes the octal escapes of mountinfo.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
-
-// guessMounts returns the hierarchies below root by the names of their
-// directories, if mountinfo lists none.
-func guessMounts(root string) (mounts []cgroupMount) {
-	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
-		return []cgroupMount{{root: "/", point: root, guessed: true}}
-	}
-	dirs, _ := os.ReadDir(root)
-	for _, f := range dirs {
-		m := cgroupMount{root: "/", point: filepath.Join(root, f.Name()), guessed: true}
-		if f.Name() != "unified" {
-			m.controllers = strings.Split(f.Name(), ",")
-		}
-		mounts = append(mounts, m)
-	}
-	return mounts
-}
 
 // errNoController means that no hierarchy has a controller.
 var errNoController = errors.New("no such controller")
@@ -314,19 +290,13 @@ func (m cgroupMount) has(controller string) bool {
 	return slices.Contains(m.controllers, controller)
 }
 
-// group returns the group with this path in a mount. If the path cannot be found
-// in a guessed mount, the group is the mount point.
+// group returns the group with this path in a mount, if it is visible there.
 func (m cgroupMount) group(path string) (g controlGroup, ok bool) {
-	g = controlGroup{path: path, top: m.point, dir: m.point, v2: m.controllers == nil}
 	dir, ok := m.dir(path)
-	if ok {
-		_, err := os.Stat(dir)
-		ok = err == nil
+	if _, err := os.Stat(dir); !ok || err != nil {
+		return g, false
 	}
-	if ok {
-		g.dir = dir
-	}
-	return g, ok || m.guessed
+	return controlGroup{path: path, top: m.point, dir: dir, v2: m.controllers == nil}, true
 }
 
 // dir returns the directory of the group with this path in a mount, if the path

@@ -24,14 +24,14 @@ import (
 // The modes, in the order of the word modes. As in proc(5), user and nice
 // include guest and guest_nice, so those two are not counted again.
 const (
-	user = iota
-	nice
-	system
-	iowait
-	irq
-	softirq
-	steal
-	idle
+	modeUser = iota
+	modeNice
+	modeSystem
+	modeIowait
+	modeIRQ
+	modeSoftirq
+	modeSteal
+	modeIdle
 
 	modes
 )
@@ -83,43 +83,43 @@ func hostFile(variable, dir string, path ...string) string {
 
 func procFile(path ...string) string { return hostFile("HOST_PROC", "/proc", path...) }
 
+// readText returns the text of a kernel file without white space around it, and
+// when it was read.
+func readText(path string) (text string, at time.Time, err error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	at, err = readInto(buf, path, "")
+	return string(bytes.TrimSpace(*buf)), at, err
+}
+
 var buffers = sync.Pool{New: func() any { b := make([]byte, 16<<10); return &b }}
 
-// readKernelFile passes the text of a file to use, which must not retain it. It
-// stops reading once the text contains end. The time is that of the first read,
+// readInto replaces buf by the text of a kernel file. It stops reading once the
+// text contains end, if that is not empty. The time is that of the first read,
 // because that is when the kernel takes the numbers.
-func readKernelFile(path, end string, use func(text []byte) error) (at time.Time, err error) {
+func readInto(buf *[]byte, path, end string) (at time.Time, err error) {
+	*buf = (*buf)[:0]
 	f, err := openKernelFile(path)
 	if err != nil {
 		return time.Now(), err
 	}
 	defer f.Close()
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	before := time.Now()
-	n, err := f.Read(*buf)
-	at = middle(before, time.Now())
-	for err == nil && (end == "" || !bytes.Contains((*buf)[:n], []byte(end))) {
-		if n == len(*buf) {
-			*buf = append(*buf, make([]byte, n)...)
+	for at.IsZero() || end == "" || !bytes.Contains(*buf, []byte(end)) {
+		*buf = slices.Grow(*buf, 4<<10)
+		before := time.Now()
+		n, err := f.Read((*buf)[len(*buf):cap(*buf)])
+		if at.IsZero() {
+			at = middle(before, time.Now())
 		}
-		var more int
-		more, err = f.Read((*buf)[n:])
-		n += more
+		*buf = (*buf)[:len(*buf)+n]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return at, err
+		}
 	}
-	if err != nil && err != io.EOF {
-		return at, err
-	}
-	return at, use((*buf)[:n])
-}
-
-// kernelText returns the text of a file without white space around it.
-func kernelText(path string) (text string, err error) {
-	_, err = readKernelFile(path, "", func(b []byte) error {
-		text = string(bytes.TrimSpace(b))
-		return nil
-	})
-	return text, err
+	return at, nil
 }
 
 func middle(before, after time.Time) time.Time { return before.Add(after.Sub(before) / 2) }
@@ -132,13 +132,14 @@ func middle(before, after time.Time) time.Time { return before.Add(after.Sub(bef
 // parse, does not tell when the kernel was read, and is slower.
 func (s *stat) read(each bool) (at time.Time, err error) {
 	if procfs {
+		text := buffers.Get().(*[]byte)
+		defer buffers.Put(text)
 		path := procFile("stat")
-		return readKernelFile(path, "\nintr ", func(text []byte) error {
-			if !s.parse(text, each) {
-				return errors.New("no valid CPU lines in " + path)
-			}
-			return nil
-		})
+		at, err = readInto(text, path, "\nintr ")
+		if err == nil && !s.parse(*text, each) {
+			err = errors.New("no valid CPU lines in " + path)
+		}
+		return at, err
 	}
 	before := time.Now()
 	err = s.readLibrary(each)
@@ -264,7 +265,7 @@ func parseRows(text []byte) (rows []row) {
 // fileOrder is the order of the modes in /proc/stat, as in proc(5). Kernels
 // before 2.5.41 end with idle, those before 2.6.0 with iowait, and those before
 // 2.6.11 with softirq. The guest and guest_nice of newer kernels are ignored.
-var fileOrder = [modes]int{user, nice, system, idle, iowait, irq, softirq, steal}
+var fileOrder = [modes]int{modeUser, modeNice, modeSystem, modeIdle, modeIowait, modeIRQ, modeSoftirq, modeSteal}
 
 const minColumns = 4 // up to idle
 
@@ -295,10 +296,10 @@ func parseCounts(numbers []byte) (counts, bool) {
 func readLoad() (averages [3]float64, at time.Time, err error) {
 	if procfs {
 		path := procFile("loadavg")
-		at, err = readKernelFile(path, "", func(text []byte) (err error) {
+		text, at, err := readText(path)
+		if err == nil {
 			averages, err = parseLoad(text, path)
-			return err
-		})
+		}
 		return averages, at, err
 	}
 	at = time.Now()
@@ -319,8 +320,8 @@ func readLoad() (averages [3]float64, at time.Time, err error) {
 }
 
 // parseLoad parses the text of /proc/loadavg.
-func parseLoad(text []byte, path string) (averages [3]float64, err error) {
-	fields := strings.Fields(string(text))
+func parseLoad(text, path string) (averages [3]float64, err error) {
+	fields := strings.Fields(text)
 	if len(fields) < len(averages) {
 		return averages, fmt.Errorf("expected 3 values in %s, found %q", path, fields)
 	}
@@ -342,19 +343,19 @@ func readPressure() (waited time.Duration, at time.Time, err error) {
 		return 0, time.Now(), fmt.Errorf("no pressure stall information on %s", runtime.GOOS)
 	}
 	path := procFile("pressure", "cpu")
-	at, err = readKernelFile(path, "", func(text []byte) (err error) {
-		waited, err = parsePressure(text, path)
-		return err
-	})
+	text, at, err := readText(path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) { // not built in, or switched off
 		err = fmt.Errorf("no pressure stall information in %s (boot with psi=1 if the kernel has it)", path)
+	}
+	if err == nil {
+		waited, err = parsePressure(text, path)
 	}
 	return waited, at, err
 }
 
 // parsePressure parses the text of /proc/pressure/cpu.
-func parsePressure(text []byte, path string) (waited time.Duration, err error) {
-	for line := range strings.Lines(string(text)) {
+func parsePressure(text, path string) (waited time.Duration, err error) {
+	for line := range strings.Lines(text) {
 		kind, rest, _ := strings.Cut(line, " ")
 		_, total, found := strings.Cut(rest, "total=")
 		if kind != "some" || !found {
@@ -397,7 +398,7 @@ func (r *ratchet) hold(rows []row) {
 			continue
 		}
 		before := old[0].counts
-		if before[idle] > now.counts[idle] && before.seconds(idle)-now.seconds(idle) >= hotplugged {
+		if before[modeIdle] > now.counts[modeIdle] && before.seconds(modeIdle)-now.seconds(modeIdle) >= hotplugged {
 			before = counts{}
 		}
 		for mode := range before {

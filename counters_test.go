@@ -65,9 +65,9 @@ func FuzzLoadAndPressure(f *testing.F) {
 		"0.50 0.25 0.10 1/100 1000\n", "nan 0 0", "0x1p4 1 1", "1 2", "1e9 . -1",
 		"some avg10=1.00 avg60=1.00 avg300=1.00 total=7000000\nfull avg10=0.00 total=0\n", "some total=-5", "some total=9223372036854775807",
 	} {
-		f.Add([]byte(text))
+		f.Add(text)
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
+	f.Fuzz(func(t *testing.T, text string) {
 		averages, err := parseLoad(text, "loadavg")
 		for _, x := range averages {
 			if err == nil && !(x >= 0 && x <= math.MaxFloat64) {

@@ -399,7 +399,7 @@ func TestStreamOfSeveral(t *testing.T) {
 				s.err = errors.New("broken")
 			}
 			for i := range int(cpus.Load()) {
-				s.rows = append(s.rows, row{i, counts{idle: uint64(time.Now().UnixMilli() / 10)}})
+				s.rows = append(s.rows, row{i, counts{modeIdle: uint64(time.Now().UnixMilli() / 10)}})
 			}
 			return s
 		}

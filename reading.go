@@ -229,8 +229,8 @@ func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
 	// Linux counts an idle period as iowait while a task waits for a disk, and
 	// as idle once none does. The whole period then moves from one counter to
 	// the other.
-	if both := delta[idle] + delta[iowait]; both >= 0 && both <= most && max(delta[idle], delta[iowait]) > most {
-		delta[idle], delta[iowait] = moved(delta[idle], both), moved(delta[iowait], both)
+	if both := delta[modeIdle] + delta[modeIowait]; both >= 0 && both <= most && max(delta[modeIdle], delta[modeIowait]) > most {
+		delta[modeIdle], delta[modeIowait] = moved(delta[modeIdle], both), moved(delta[modeIowait], both)
 	}
 	for i, n := range delta {
 		switch {
@@ -299,7 +299,7 @@ func (g gain) busy() float64 {
 	if !g.known() {
 		return math.NaN()
 	}
-	return min(max(0, 100*(g.sum-g.mode[idle]-g.mode[iowait])/g.sum), 100)
+	return min(max(0, 100*(g.sum-g.mode[modeIdle]-g.mode[modeIowait])/g.sum), 100)
 }
 
 // shares returns the percentage of each mode, rounded to tenths that add up to
@@ -370,8 +370,8 @@ func cores(from, to *sample) []float64 {
 // with counters of another machine, or if their number is unknown.
 func busyByClock(from, to *sample) float64 {
 	g := totalGain(from, to)
-	free := g.mode[idle] + g.mode[iowait]
-	if !g.known() || to.cpus == 0 || g.time <= 0 || g.leaped[idle] || g.leaped[iowait] || free > g.time+g.wrong {
+	free := g.mode[modeIdle] + g.mode[modeIowait]
+	if !g.known() || to.cpus == 0 || g.time <= 0 || g.leaped[modeIdle] || g.leaped[modeIowait] || free > g.time+g.wrong {
 		return math.NaN()
 	}
 	return min(max(0, 100*(1-free/g.time)), 100)

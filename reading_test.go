@@ -132,7 +132,7 @@ func checkRatchet(t *testing.T, from, to []byte) {
 	for _, now := range r.held {
 		before := held[now.cpu]
 		for mode := range before {
-			if now.counts[mode] < before[mode] && before.seconds(idle) < hotplugged {
+			if now.counts[mode] < before[mode] && before.seconds(modeIdle) < hotplugged {
 				t.Errorf("CPU %d: %s steps back from %d to %d", now.cpu, modeNames[mode], before[mode], now.counts[mode])
 			}
 		}
@@ -159,8 +159,8 @@ func TestReadingsAgree(t *testing.T) {
 				left -= n
 			}
 			if random.IntN(3) == 0 {
-				b[idle] += b[user] - a[user]
-				b[user] = a[user]
+				b[modeIdle] += b[modeUser] - a[modeUser]
+				b[modeUser] = a[modeUser]
 			}
 			from, to = append(from, a), append(to, b)
 			for mode := range a {
@@ -178,7 +178,7 @@ func TestReadingsAgree(t *testing.T) {
 		for _, x := range each {
 			mean += x / float64(cpus)
 		}
-		if math.IsNaN(cpu) || math.Abs(100-shares[idle]-shares[iowait]-cpu) > 0.25 || math.Abs(mean-cpu) > 0.11 || math.Abs(clock-cpu) > 0.11 {
+		if math.IsNaN(cpu) || math.Abs(100-shares[modeIdle]-shares[modeIowait]-cpu) > 0.25 || math.Abs(mean-cpu) > 0.11 || math.Abs(clock-cpu) > 0.11 {
 			t.Fatalf("cpu %v, busy %v, modes %v, cores %v\n%s%s", cpu, clock, shares, each, a, b)
 		}
 	}
@@ -208,7 +208,7 @@ func statText(total, cpus []counts) []byte {
 func TestManyCPUs(t *testing.T) {
 	var from, to []string
 	var want []string
-	total := counts{user: 5, idle: 7}
+	total := counts{modeUser: 5, modeIdle: 7}
 	for cpu := range 1024 {
 		if cpu%3 == 1 {
 			want = append(want, "nan")
@@ -218,16 +218,16 @@ func TestManyCPUs(t *testing.T) {
 		from = append(from, fmt.Sprintf("cpu%d 5 0 0 7 0 0 0 0 0 0\n", cpu))
 		to = append(to, fmt.Sprintf("cpu%d %d 0 0 %d 0 0 0 0 0 0\n", cpu, 5+busy, 7+100-busy))
 		want = append(want, fmt.Sprintf("%d.0", busy))
-		total[user] += busy
-		total[idle] += 100 - busy
+		total[modeUser] += busy
+		total[modeIdle] += 100 - busy
 	}
 	want = want[:1024] // CPU 1023 is online
 	a := []byte("cpu 5 0 0 7 0 0 0 0 0 0\n" + strings.Join(from, ""))
-	b := fmt.Appendf(nil, "cpu %d 0 0 %d 0 0 0 0 0 0\n%s", total[user], total[idle], strings.Join(to, ""))
+	b := fmt.Appendf(nil, "cpu %d 0 0 %d 0 0 0 0 0 0\n%s", total[modeUser], total[modeIdle], strings.Join(to, ""))
 	if got := readAs(coresWord, a, b, time.Second); got != strings.Join(want, " ") {
 		t.Errorf("cores %s", got)
 	}
-	cpu := fmt.Sprintf("%.1f", 100*float64(total[user]-5)/float64(total[user]-5+total[idle]-7))
+	cpu := fmt.Sprintf("%.1f", 100*float64(total[modeUser]-5)/float64(total[modeUser]-5+total[modeIdle]-7))
 	for _, w := range []word{cpuWord, busyWord} {
 		if got := readAs(w, a, b, time.Second); got != cpu {
 			t.Errorf("%s %s, want %s", w, got, cpu)
@@ -251,7 +251,7 @@ func BenchmarkStat(b *testing.B) {
 			}
 		})
 		b.Run(fmt.Sprintf("1024/each=%v", each), func(b *testing.B) {
-			text := statText(make([]counts, 1), slices.Repeat([]counts{{user: 123456, system: 23456, softirq: 345, idle: 12345678}}, 1024))
+			text := statText(make([]counts, 1), slices.Repeat([]counts{{modeUser: 123456, modeSystem: 23456, modeSoftirq: 345, modeIdle: 12345678}}, 1024))
 			b.ReportAllocs()
 			for b.Loop() {
 				new(stat).parse(text, each)

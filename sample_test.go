@@ -96,10 +96,10 @@ func (k *kernel) read(src source) *sample {
 		now.stat = stat{cpus: k.cpus, set: uint64(k.cpus)}
 		for i := range k.cpus {
 			b := k.busyUntil(i, now.at)
-			now.total[user] += b
-			now.total[idle] += up - b
+			now.total[modeUser] += b
+			now.total[modeIdle] += up - b
 			if src == perCPU {
-				now.rows = append(now.rows, row{i, counts{user: b, idle: up - b}})
+				now.rows = append(now.rows, row{i, counts{modeUser: b, modeIdle: up - b}})
 			}
 		}
 	}

@@ -36,8 +36,8 @@ func still() *sampler {
 		f.newest = &sample{
 			at: begin.Add(ageless),
 			stat: stat{
-				total: counts{user: jiffies / 4 * 3, idle: jiffies / 4 * 5}, cpus: 2,
-				rows: []row{{0, counts{user: jiffies / 2, idle: jiffies / 2}}, {1, counts{user: jiffies / 4, idle: jiffies / 4 * 3}}},
+				total: counts{modeUser: jiffies / 4 * 3, modeIdle: jiffies / 4 * 5}, cpus: 2,
+				rows: []row{{0, counts{modeUser: jiffies / 2, modeIdle: jiffies / 2}}, {1, counts{modeUser: jiffies / 4, modeIdle: jiffies / 4 * 3}}},
 			},
 			width:  2,
 			load:   [3]float64{3, 2, 1},
@@ -430,10 +430,10 @@ func TestSilence(t *testing.T) {
 func TestClocks(t *testing.T) {
 	smp := newSampler()
 	smp.read = func(source) *sample {
-		return &sample{at: time.Now(), stat: stat{total: counts{user: 1125, idle: 10375}, cpus: 1}}
+		return &sample{at: time.Now(), stat: stat{total: counts{modeUser: 1125, modeIdle: 10375}, cpus: 1}}
 	}
 	for _, hours := range []int64{-1, 0, 1} {
-		begin := &sample{at: time.Now().Add(-5 * time.Second), stat: stat{total: counts{user: 1000, idle: 10000}, cpus: 1}}
+		begin := &sample{at: time.Now().Add(-5 * time.Second), stat: stat{total: counts{modeUser: 1000, modeIdle: 10000}, cpus: 1}}
 		before := begin.at
 		// The first word of a Time has the seconds of the wall clock from bit 30 on.
 		*(*int64)(unsafe.Pointer(&begin.at)) -= hours * 3600 << 30
