@@ -92,6 +92,9 @@ var defaultPort = "5000"
 // a port only if it is the second of two. The port of -p applies to every host
 // without a port.
 func dialAddresses(network string, operands []string, port string) (addrs []address, err error) {
+	if slices.Contains(operands, "-") {
+		return nil, errors.New("- cannot be combined with hosts (it reads lines from standard input)")
+	}
 	first, rest := operands[0], operands[1:]
 	own := ""
 	if len(rest) > 0 && (isNumber(rest[0]) || len(rest) == 1 && isService(rest[0])) {

@@ -14,7 +14,9 @@ type chart struct {
 	subject      string // what is measured, for the title
 	asked        []word // shown before the first line comes
 	intervalText string
+	condition    string // of the gate, and for how long it has held
 	window       time.Duration
+	whole        bool // whether the window is all that was received
 	location     *time.Location
 	cpus         int       // number of CPUs; 0 if it is unknown
 	first        time.Time // when the first line is expected, if that takes long
@@ -46,6 +48,9 @@ func (c *chart) snapshot() chart {
 
 // add adds a line from the poller.
 func (c *chart) add(l line) {
+	if l.begins {
+		c.gap()
+	}
 	n := min(len(l.names), maxCurves)
 	numbers := make([]float64, n)
 	for i := range numbers {
@@ -53,6 +58,9 @@ func (c *chart) add(l line) {
 	}
 	c.history.add(l.at, l.names[:n], numbers)
 	c.newest = l.columns[:n]
+	if c.whole {
+		c.window = max(c.history.newest()-c.times[0], shortestWindow)
+	}
 }
 
 // say shows a message for a while.
@@ -62,6 +70,7 @@ func (c *chart) say(message string, now time.Time) {
 
 // zoom multiplies the window by factor, within its limits.
 func (c *chart) zoom(factor float64) {
+	c.whole = false
 	c.window = min(max(time.Duration(float64(c.window)*factor), shortestWindow), longestWindow)
 }
 
@@ -296,7 +305,13 @@ func (c *chart) shownMessage(now time.Time) string {
 
 // caption returns the interval and the window.
 func (c *chart) caption() string {
-	text := fmt.Sprintf("interval %s  window %s", c.intervalText, formatDuration(c.window))
+	text := "window " + formatDuration(c.window)
+	if c.intervalText != "" {
+		text = fmt.Sprintf("interval %s  %s", c.intervalText, text)
+	}
+	if c.condition != "" {
+		text += "  " + c.condition
+	}
 	if c.back {
 		text += fmt.Sprintf("  until %s (End: newest)", c.start.Add(c.until).In(c.location).Format("15:04:05"))
 	}

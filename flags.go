@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -21,6 +22,7 @@ import (
 const help = `Usage:
   cpunc [options] [host [port]]         poll a host, one line per reply
   cpunc [options] host[:port] ...       poll several, columns side by side
+  cpunc [options] -                     lines from stdin instead of a host
   cpunc -l [options] [[host] port | -]  serve readings; with -, on stdin/stdout
 
 Examples:
@@ -42,6 +44,10 @@ Dialing:
   -H, --header            print a # header line
   -g, --graph             draw a live chart on the terminal
       --window SECONDS    time axis of the chart (default 60)
+      --below N           exit once all readings are below N; with --above,
+                          once they are between the two
+      --above N           exit once a reading is above N
+      --for SECONDS       with --below or --above: only after this long
   -e, --exec COMMAND      talk to COMMAND over its stdin/stdout (repeatable)
       --label NAME        name for the next host or command (repeatable)
       --ask               on Ctrl-C, ask whether to continue
@@ -117,7 +123,8 @@ func usagef(format string, args ...any) error {
 type options struct {
 	listen, once, keep, ask bool
 	graph                   bool
-	window                  seconds
+	window, hold            seconds
+	below, above            limit
 	time, header            bool
 	ipv4, ipv6              bool
 	help, version           bool
@@ -133,6 +140,7 @@ type options struct {
 	read                    wordList
 
 	given     map[string]string // the options given, by name, in the form that was typed
+	replay    bool              // whether lines come from standard input
 	operands  []string
 	addresses []address // to dial, or the only one to listen on
 }
@@ -147,6 +155,8 @@ func parse(args []string) (*options, error) {
 		interval: interval{seconds{defaultInterval}},
 		wait:     seconds{10 * time.Second},
 		window:   seconds{time.Minute},
+		below:    limit(math.NaN()),
+		above:    limit(math.NaN()),
 		maxConns: 10000,
 		read:     wordList{words: []word{cpuWord}, isDefault: true},
 	}
@@ -193,6 +203,9 @@ func newApp(opt *options) *cli.App {
 			&cli.BoolFlag{Name: "header", Destination: &opt.header},
 			&cli.BoolFlag{Name: "graph", Destination: &opt.graph},
 			&cli.GenericFlag{Name: "window", Value: &opt.window},
+			&cli.GenericFlag{Name: "below", Value: &opt.below},
+			&cli.GenericFlag{Name: "above", Value: &opt.above},
+			&cli.GenericFlag{Name: "for", Value: &opt.hold},
 			&cli.GenericFlag{Name: "exec", Value: &opt.commands},
 			&cli.GenericFlag{Name: "label", Value: &opt.labels},
 			&cli.BoolFlag{Name: "ask", Destination: &opt.ask},
@@ -347,6 +360,16 @@ func (opt *options) check() error {
 			return usagef("--name: invalid host name %q%s", n, nameHint(n))
 		}
 	}
+	if err := opt.checkGate(); err != nil {
+		return err
+	}
+	if opt.replay = !opt.listen && len(opt.operands) == 1 && opt.operands[0] == "-"; opt.replay {
+		for _, name := range []string{"interval", "read", "exec", "unix", "port", "keep", "wait", "4", "6", "ask"} {
+			if form := opt.given[name]; form != "" {
+				return usagef("%s cannot be used with -, which reads lines from standard input", form)
+			}
+		}
+	}
 	if opt.listen && given("wait") {
 		opt.idle = opt.wait.Duration
 	}
@@ -379,6 +402,10 @@ func (opt *options) resolve() error {
 		for _, c := range opt.commands {
 			addrs = append(addrs, address{network: command, host: c})
 		}
+	case opt.replay:
+		with = "-"
+		opt.operands = nil
+		addrs = []address{{network: stdio}}
 	case opt.listen && len(opt.operands) == 1 && opt.operands[0] == "-":
 		with = "-l -"
 		opt.operands = nil
@@ -427,6 +454,41 @@ func (opt *options) checkHostless(with string) error {
 			return fmt.Errorf("%s has no effect without a host", form)
 		}
 	}
+	return nil
+}
+
+// checkGate checks the options of the gate.
+func (opt *options) checkGate() error {
+	form := cmp.Or(opt.given["below"], opt.given["above"])
+	switch {
+	case form == "" && opt.given["for"] != "":
+		return usagef("--for requires --below or --above")
+	case form == "":
+		return nil
+	case opt.read.stdin:
+		return usagef("%s cannot be used with -r -", form)
+	case slices.Contains(opt.read.words, modesWord):
+		return usagef("%s cannot be used with modes, which has no single number (try -r cpu or -r busy)", form)
+	case opt.above >= opt.below:
+		return usagef("--above must be less than --below: the readings must be between the two")
+	}
+	return nil
+}
+
+// limit is the value of an option: a number; NaN if it is not given.
+type limit float64
+
+func (l *limit) String() string { return strconv.FormatFloat(float64(*l), 'f', -1, 64) }
+
+func (l *limit) Set(text string) error {
+	x, err := strconv.ParseFloat(text, 64)
+	if number := strings.TrimRight(text, "% "); number != text && isReading(number) {
+		return fmt.Errorf("must be a number without a unit (%s)", number)
+	}
+	if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
+		return errors.New("must be a number")
+	}
+	*l = limit(x)
 	return nil
 }
 

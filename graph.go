@@ -70,6 +70,11 @@ func (g *graph) show(l line) error {
 	return g.open()
 }
 
+// setCondition shows the condition of the gate, and for how long it has held.
+func (g *graph) setCondition(text string) {
+	g.change(func(c *chart) { c.condition = text })
+}
+
 // say shows a message on the chart for a while.
 func (g *graph) say(message string) {
 	g.change(func(c *chart) { c.say(message, time.Now()) })

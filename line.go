@@ -18,6 +18,8 @@ type line struct {
 	columns  []string // numbers as received, or nan
 	answered bool     // whether any host has replied
 	settled  bool     // whether every host has replied or failed at least once
+	begins   bool     // whether a # line is in front of it: it begins a new run
+	stamp    string   // the time as it stands in a line of standard input, if it does
 }
 
 // add appends the columns of one host, with prefix before their names: those of
@@ -95,11 +97,11 @@ func timeFormat(interval time.Duration) string {
 	return "2006-01-02T15:04:05Z"
 }
 
-// print writes l with one write and without delay, because a reader may be
+// show writes l with one write and without delay, because a reader may be
 // waiting for it.
-func (p *printer) print(l line) error {
+func (p *printer) show(l line) error {
 	var text []byte
-	if names := strings.Join(l.names, " "); p.header && names != p.names {
+	if names := strings.Join(l.names, " "); p.header && (l.begins || names != p.names) {
 		p.names = names
 		text = append(text, "# "...)
 		if p.timeFormat != "" {
@@ -107,9 +109,12 @@ func (p *printer) print(l line) error {
 		}
 		text = append(append(text, names...), '\n')
 	}
-	if p.timeFormat != "" {
-		text = l.at.UTC().AppendFormat(text, p.timeFormat)
-		text = append(text, ' ')
+	switch {
+	case p.timeFormat == "":
+	case l.stamp != "":
+		text = append(append(text, l.stamp...), ' ')
+	default:
+		text = append(l.at.UTC().AppendFormat(text, p.timeFormat), ' ')
 	}
 	text = append(text, strings.Join(l.columns, " ")...)
 	_, err := p.w.Write(append(text, '\n'))
@@ -123,7 +128,7 @@ type summary struct {
 	columns map[string]*extent
 }
 
-func (s *summary) add(l line) {
+func (s *summary) show(l line) error {
 	if s.columns == nil {
 		s.columns = map[string]*extent{}
 	}
@@ -136,6 +141,7 @@ func (s *summary) add(l line) {
 		}
 		e.add(l.value(i))
 	}
+	return nil
 }
 
 func (s *summary) print() {

@@ -4,6 +4,7 @@ network and prints the readings of other machines, one line per reply.
 
 	cpunc [options] [host [port]]         poll a host, one line per reply
 	cpunc [options] host[:port] ...       poll several, columns side by side
+	cpunc [options] -                     lines from stdin instead of a host
 	cpunc -l [options] [[host] port | -]  serve readings; with -, on stdin/stdout
 
 A client sends words, and the server replies to each with one line of numbers:
@@ -37,8 +38,12 @@ With -e it talks to a command, with -U to a Unix socket, and with -g it draws a
 chart on the terminal. The default port is 5000. Without a host, -l listens on
 the loopback interface only.
 
+With --below or --above, cpunc waits until the readings meet that condition. With
+the operand -, it reads lines from standard input, such as those it has printed.
+
 The exit status is 0 for success, 1 if the network, the server or the counters
-failed, and 2 for a usage error. At SIGINT, SIGTERM or SIGHUP, a listener
+failed, 2 for a usage error, and 3 if the run ended before the condition of
+--below or --above was met. At SIGINT, SIGTERM or SIGHUP, a listener
 finishes the replies in progress and exits with status 0. A client closes its
 connections and then ends by that same signal, so that a shell which runs cpunc
 in a loop or before && sees it. A second signal ends cpunc at once. The manual
@@ -61,9 +66,11 @@ Each of these files uses only the ones below it:
 	history.go     the numbers in a chart
 	listen.go      accepting connections, limits, the log of clients
 	unix.go        Unix sockets to listen on
-	http.go        the same readings over HTTP; page/ is the page for browsers
+	http.go        the same readings over HTTP; page.html is the page for browsers
 	poll.go        polling several hosts at each tick, reconnecting
 	dial.go        connecting to one host, requests and replies
+	gate.go        waiting until readings meet a condition
+	replay.go      lines from standard input instead of a host
 	line.go        the result of a tick: printing it, min/avg/max
 	address.go     operands: hosts, ports, sockets, commands
 	hint.go        what the user probably meant
@@ -110,6 +117,8 @@ func main() {
 	switch {
 	case errors.As(err, new(usageError)):
 		status = 2
+	case err == errUnmet:
+		status, err = 3, nil
 	case err != nil:
 		status = 1
 	}
@@ -119,6 +128,9 @@ func main() {
 	stderr.flush()
 	os.Exit(status)
 }
+
+// errUnmet means that the run has ended before the condition of a gate was met.
+var errUnmet = errors.New("condition not met")
 
 // A signalError means that a signal has ended a run of dialing.
 type signalError struct{ os.Signal }
@@ -171,14 +183,15 @@ func run(args []string) error {
 	if opt.listen {
 		return listen(ctx, opt)
 	}
-	if err := dial(ctx, opt, sig); err != nil {
+	err = dial(ctx, opt, sig)
+	if err != nil && err != errUnmet {
 		return err
 	}
 	select {
 	case s := <-sig.ending:
 		return signalError{s}
 	default:
-		return nil
+		return err
 	}
 }
 
@@ -241,19 +254,17 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 		lines.timeFormat = timeFormat(p.interval)
 	}
 	var sum summary
-	show := func(line) error { return nil }
-	p.emit = func(l line) error {
-		if opt.verbose > 0 {
-			sum.add(l)
-		}
-		if err := show(l); err != nil {
-			return err
-		}
-		return lines.print(l)
+	var takers []interface{ show(line) error }
+	if opt.verbose > 0 {
+		takers = append(takers, &sum)
 	}
+	gate := newGate(opt)
 	if opt.graph {
 		if err := checkTerminal(); err != nil {
 			return err
+		}
+		if isUnread(os.Stdin) && !opt.replay && !opt.read.stdin && len(opt.operands) == 0 {
+			say("warning: standard input is not read (to draw it: cpunc -g -)")
 		}
 		g := newGraph(newChart(opt, p.hosts), rests, cancel, sig.interrupt)
 		defer g.close()
@@ -262,7 +273,10 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 				return err
 			}
 		}
-		show = g.show
+		takers = append(takers, g)
+		if gate != nil {
+			gate.report = g.setCondition
+		}
 		switch {
 		case isOnChart():
 			out.Writer = io.Discard
@@ -273,17 +287,60 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 	if opt.ask {
 		go askAtInterrupts(ctx, sig.asking, rests, cancel) // ends with ctx
 	}
-	err := p.run(ctx)
+	takers = append(takers, &lines)
+	if gate != nil {
+		takers = append(takers, gate) // the last, so that the line that decides is printed
+	}
+	p.emit = func(l line) error {
+		for _, t := range takers {
+			if err := t.show(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var err error
+	if opt.replay {
+		buffered := bufio.NewWriterSize(&out, maxInput)
+		lines.w = buffered
+		r := replay{in: os.Stdin, count: p.count, pauses: rests, show: p.emit, flush: buffered.Flush}
+		if err = r.run(ctx); err == nil && opt.graph && (gate == nil || !gate.met) {
+			<-ctx.Done() // the chart of a log stays until the user quits
+		}
+	} else {
+		err = p.run(ctx)
+	}
 	if opt.verbose > 0 {
 		summarize(p.hosts, &sum)
 	}
+	if err == nil && gate != nil && !gate.met {
+		if opt.verbose > 0 {
+			say("not met: %s", gate.missed())
+		}
+		err = errUnmet
+	}
 	return err
+}
+
+// newGate returns the gate of the options; nil if there is none.
+func newGate(opt *options) *gate {
+	if opt.given["below"] == "" && opt.given["above"] == "" {
+		return nil
+	}
+	g := &gate{below: float64(opt.below), above: float64(opt.above), hold: opt.hold.Duration, all: opt.replay, report: func(string) {}}
+	if !opt.replay {
+		g.interval = opt.interval.Duration
+	}
+	return g
 }
 
 // summarize logs how many polls of each host were answered, as ping does, and
 // the statistics of the columns.
 func summarize(hosts []*host, sum *summary) {
 	for _, h := range hosts {
+		if h.network == stdio {
+			continue
+		}
 		say("%s: %d sent, %d received, %d lost", h, h.polled, h.answered, h.polled-h.answered)
 	}
 	sum.print()
@@ -311,6 +368,9 @@ func newPoller(opt *options, rests pauses) *poller {
 		if a.network == memory {
 			p.first = max(p.first, d.first)
 		}
+	}
+	if opt.replay {
+		p.interval = 0 // that of the lines is not known
 	}
 	if opt.read.stdin {
 		p.input = &lineReader{bufio.NewScanner(os.Stdin), "standard input"}
@@ -448,7 +508,10 @@ func newChart(opt *options, hosts []*host) chart {
 		location:     time.Local,
 		intervalText: formatDuration(opt.interval.Duration),
 	}
-	if opt.read.stdin {
+	switch {
+	case opt.replay:
+		c.asked, c.intervalText = nil, ""
+	case opt.read.stdin:
 		c.asked, c.intervalText = []word{cpuWord}, "on request"
 	}
 	var names []string
@@ -463,5 +526,6 @@ func newChart(opt *options, hosts []*host) chart {
 	}
 	c.subject = strings.Join(names, ", ")
 	c.zoom(1)
+	c.whole = opt.replay && opt.given["window"] == ""
 	return c
 }

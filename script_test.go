@@ -120,6 +120,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":      exits,
+			"status":     status,
 			"waitlisten": waitListen,
 			"query":      query,
 			"waitfile":   waitFile,
@@ -155,20 +156,24 @@ func checkMessages(t *testing.T, name string) {
 	}
 }
 
-// exits runs a program. It must exit with the status in the first argument, and print
-// the reason in one line.
-func exits(ts *testscript.TestScript, neg bool, args []string) {
-	status := 0
+// status runs a program. It must exit with the status in the first argument.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	got := 0
 	if err := ts.Exec(args[1], args[2:]...); err != nil {
 		failed, ok := err.(*exec.ExitError)
 		if !ok {
 			ts.Fatalf("%v", err)
 		}
-		status = failed.ExitCode()
+		got = failed.ExitCode()
 	}
-	if want, _ := strconv.Atoi(args[0]); status != want {
-		ts.Fatalf("exit status %d, want %d", status, want)
+	if want, _ := strconv.Atoi(args[0]); got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
 	}
+}
+
+// exits is status for a program that also prints the reason in one line.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	status(ts, neg, args)
 	if why := ts.ReadFile("stderr"); !strings.HasPrefix(why, "cpunc: ") || strings.Index(why, "\n") != len(why)-1 {
 		ts.Fatalf("said %q, want one line of cpunc", why)
 	}

@@ -45,6 +45,16 @@ func reopenStdout() *os.File {
 	return pipe
 }
 
+// isUnread reports whether f is a file that has not been read to its end.
+func isUnread(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	at, err := f.Seek(0, io.SeekCurrent)
+	return err == nil && at < info.Size()
+}
+
 // watchReader calls gone when the reader of pipe has closed it, so that cpunc
 // exits at once and not at the next line. It also does so when pipe is closed.
 // If pipe cannot be polled, the next line fails instead.

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// A gate ends the run once the readings have been below a limit, above one, or
+// between two, for long enough without a break.
+//
+// Below a limit, and between two, all of them must be: the first column of each
+// reading, each CPU of cores that is online, and each number of standard input.
+// Above a limit, one of them is enough. An unknown number never is.
+type gate struct {
+	below, above float64       // NaN: no such limit
+	hold         time.Duration // how long; 0: for one line
+	interval     time.Duration // between lines; 0: that of the lines themselves
+	all          bool          // whether every column counts, as those of standard input do
+
+	names  []string
+	groups [][]int   // the columns that count: one, or several of which some may be unknown
+	last   time.Time // of the line before; zero at the beginning of a run
+	gaps   []time.Duration
+	held   time.Duration // since the last break
+	most   time.Duration // that it ever held
+	met    bool
+	report func(progress string) // called with each line
+}
+
+// show takes a line. It returns errEnd if the condition is met with it.
+func (g *gate) show(l line) error {
+	if l.begins {
+		g.last, g.held, g.gaps = time.Time{}, 0, nil
+	}
+	if !slices.Equal(g.names, l.names) {
+		g.names, g.groups = l.names, g.counting(l.names)
+	}
+	since, broken := g.since(l.at)
+	holds := g.holds(l)
+	if broken || !holds {
+		g.held = 0
+	}
+	if holds {
+		g.held += since
+		g.most = max(g.most, g.held)
+		g.met = g.held >= g.hold
+	}
+	g.report(g.text(g.held))
+	if g.met {
+		return errEnd
+	}
+	return nil
+}
+
+// since returns the time that a line counts for: the time since the line before
+// it, but at most two intervals. A longer one is a break.
+func (g *gate) since(at time.Time) (d time.Duration, broken bool) {
+	last := g.last
+	g.last = at
+	if last.IsZero() {
+		return g.interval, false
+	}
+	d = at.Sub(last)
+	limit := 2 * g.usual(d)
+	return min(max(d, 0), limit), d < 0 || d > limit
+}
+
+const (
+	maxGaps = 9                     // of which the usual one is the median, so that a hole does not count
+	minGap  = 50 * time.Millisecond // below that, lines have only arrived together
+)
+
+// usual returns the interval, or that of the lines before. d is the time since
+// the last one.
+func (g *gate) usual(d time.Duration) time.Duration {
+	if g.interval > 0 {
+		return g.interval
+	}
+	usual := d
+	if n := len(g.gaps); n > 0 {
+		usual = slices.Sorted(slices.Values(g.gaps))[n/2]
+	}
+	if d >= minGap {
+		g.gaps = append(g.gaps, d)
+		g.gaps = g.gaps[max(0, len(g.gaps)-maxGaps):]
+	}
+	return usual
+}
+
+// counting returns the columns that count among those with these names.
+func (g *gate) counting(names []string) (groups [][]int) {
+	cores := map[string]int{} // the group of a host's cores
+	for i, name := range names {
+		host, w, column := columnOf(name)
+		switch n, known := cores[host]; {
+		case g.all:
+			groups = append(groups, []int{i})
+		case w == coresWord && known:
+			groups[n] = append(groups[n], i)
+		case w == coresWord:
+			cores[host] = len(groups)
+			fallthrough
+		case column == 0:
+			groups = append(groups, []int{i})
+		}
+	}
+	return groups
+}
+
+func (g *gate) holds(l line) bool {
+	if math.IsNaN(g.below) {
+		return slices.ContainsFunc(g.groups, func(columns []int) bool {
+			return slices.ContainsFunc(columns, func(i int) bool { return l.value(i) > g.above })
+		})
+	}
+	for _, columns := range g.groups {
+		known := false
+		for _, i := range columns {
+			x := l.value(i)
+			if x >= g.below || x <= g.above {
+				return false
+			}
+			known = known || !math.IsNaN(x)
+		}
+		if !known {
+			return false
+		}
+	}
+	return len(g.groups) > 0
+}
+
+func (g *gate) limits() string {
+	number := func(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
+	switch {
+	case math.IsNaN(g.above):
+		return "below " + number(g.below)
+	case math.IsNaN(g.below):
+		return "above " + number(g.above)
+	}
+	return "above " + number(g.above) + " and below " + number(g.below)
+}
+
+// text returns how long the condition has held: below 10 for 3 of 5 s.
+func (g *gate) text(held time.Duration) string {
+	if g.hold == 0 {
+		return g.limits()
+	}
+	return fmt.Sprintf("%s for %v of %v s", g.limits(), held.Round(100*time.Millisecond).Seconds(), g.hold.Seconds())
+}
+
+// missed returns the condition, and for how long it has held at most.
+func (g *gate) missed() string {
+	if g.hold == 0 {
+		return g.limits()
+	}
+	return g.text(g.most) + " at most"
+}
