@@ -2,12 +2,9 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	_ "embed"
-	"encoding/base64"
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path"
 	"runtime"
 	"slices"
 	"strconv"
@@ -242,11 +240,11 @@ func (w *web) respond(out http.ResponseWriter, r *http.Request, s *session) (sta
 		setKind(out, "text/plain; version=0.0.4; charset=utf-8")
 		return http.StatusServiceUnavailable, w.metrics(w.ctx, out)
 	case path == "" && strings.Contains(r.Header.Get("Accept"), "text/html"):
-		out.Header().Set("Content-Security-Policy", pagePolicy())
+		out.Header().Set("Content-Security-Policy", pagePolicy)
 		out.Header().Set("Referrer-Policy", "no-referrer")
-		setKind(out, "text/html; charset=utf-8")
-		out.Write(page)
-		return 0, nil
+		return 0, sendPage(out, "page/index.html")
+	case strings.HasPrefix(path, "page/"):
+		return http.StatusNotFound, sendPage(out, path)
 	case path == "":
 		setKind(out, plainText)
 		io.WriteString(out, strings.Join(paths(), "\n")+"\n")
@@ -320,21 +318,25 @@ func paths() (all []string) {
 
 // page is the live chart for browsers.
 //
-//go:embed page.html
-var page []byte
+//go:embed page
+var page embed.FS
 
-// pagePolicy is the Content-Security-Policy of the page. It allows only the
-// page's own script and style, by their hashes.
-var pagePolicy = sync.OnceValue(func() string {
-	hash := func(tag string) string {
-		_, rest, _ := bytes.Cut(page, []byte("<"+tag+">"))
-		text, _, _ := bytes.Cut(rest, []byte("</"+tag+">"))
-		sum := sha256.Sum256(text)
-		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+// pagePolicy is the Content-Security-Policy of the page. It allows nothing from
+// elsewhere, and no script or style within the document.
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// sendPage sends a file of the page.
+func sendPage(out http.ResponseWriter, name string) error {
+	text, err := page.ReadFile(name)
+	if err != nil {
+		return errors.New("not found")
 	}
-	return "default-src 'none'; script-src " + hash("script") + "; style-src " + hash("style") +
-		"; connect-src 'self'; img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-})
+	kind := map[string]string{".html": "text/html", ".css": "text/css", ".js": "text/javascript"}[path.Ext(name)]
+	setKind(out, kind+"; charset=utf-8")
+	out.Write(text)
+	return nil
+}
 
 // read returns the readings as a line. The columns of those that failed are
 // nan.

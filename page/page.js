@@ -1,0 +1,407 @@
+// The page: settings, controls, and what happens when.
+
+import { readPalette } from './drawing.js';
+import { Monitor } from './monitor.js';
+import { Panel, clone } from './panel.js';
+import { READINGS } from './readings.js';
+import { Recording } from './samples.js';
+import { readLog, saveData, savePicture } from './save.js';
+import { clock, date, formatDuration, parseDuration, shorten, zone } from './text.js';
+import { View, WINDOW_LIMITS, clamp } from './view.js';
+
+const INTERVALS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60];
+const WINDOWS = [10, 30, 60, 120, 300, 900, 3600, 21600, 86400];
+const LIMITS = { interval: [0.1, 3600], window: WINDOW_LIMITS };
+const PAPER = { width: 720, height: 240, scale: 3 };
+
+const page = Object.fromEntries([...document.querySelectorAll('[id]')].map(e => [e.id, e]));
+
+// ---- Settings, which are stored in the address.
+
+const settings = { read: ['cpu'], interval: 1, window: 60 };
+
+// readAddress takes the settings from the address, and returns what is wrong with it.
+function readAddress() {
+	const complaints = [], query = new URLSearchParams(location.search);
+	const words = [...new Set((query.get('read') ?? 'cpu').split(','))];
+	const unknown = words.find(word => !Object.hasOwn(READINGS, word)), known = Object.keys(READINGS).join(', ');
+	if (unknown === undefined) settings.read = words;
+	else complaints.push(`Unknown reading "${shorten(unknown)}" (choose from ${known}).`);
+	for (const [name, limits] of Object.entries(LIMITS)) {
+		const text = query.get(name), seconds = parseDuration(text);
+		if (seconds >= limits[0] && seconds <= limits[1]) settings[name] = seconds;
+		else if (text !== null) {
+			complaints.push(`Invalid ${name} "${shorten(text)}" (${limits.map(formatDuration).join(' to ')}).`);
+		}
+	}
+	return complaints.join(' ');
+}
+
+function change(name, value) {
+	settings[name] = value;
+	history.replaceState(null, '', `?read=${settings.read}&interval=${settings.interval}&window=${settings.window}`);
+	complaint = '';
+	showSettings();
+	if (name === 'window') {
+		view.window = value;
+		if (view.frozen) view.show(view.range.end - 1000 * value, 1000 * value);
+	}
+	if (name === 'read' && !log) showPanels();
+	if (name !== 'window' && monitor.running) start();
+	invalidate();
+}
+
+function zoom(factor) {
+	if (view.frozen) view.zoom(factor, (view.range.begin + view.range.end) / 2);
+	else change('window', clamp(settings.window * factor, ...WINDOW_LIMITS));
+	invalidate();
+}
+
+function showSettings() {
+	page.chosen.textContent = settings.read.join(', ');
+	for (const box of page.choices.querySelectorAll('input')) box.checked = settings.read.includes(box.value);
+	fill(page.interval, INTERVALS, settings.interval);
+	fill(page.window, WINDOWS, settings.window);
+}
+
+function fill(select, choices, value) {
+	const all = [...new Set([...choices, value])].sort((a, b) => a - b);
+	select.replaceChildren(...all.map(n => new Option(formatDuration(n), n, false, n === value)));
+}
+
+// ---- What is shown: the readings of the server, or a log.
+
+export const live = new Recording();
+export const view = new View();
+let log = null; // {recording, name}, while a log is shown
+export let panels = [];
+let offset = 0; // of the server's clock, ms
+let cpus = 0; // of the server, once it is known
+let cursor = null; // null, or the time that is pointed at or chosen with a key, and where
+
+const shown = () => log?.recording ?? live;
+const source = () => log?.name ?? location.host;
+
+function showPanels() {
+	const words = log ? [...log.recording.series.keys()] : settings.read;
+	cursor = null;
+	page.host.textContent = source();
+	panels = words.map(word => new Panel(word, shown().of(word), {
+		changed: invalidate, follow, key: moveCursor, point: act(to => { cursor = to; }),
+		pan: act(ms => view.pan(ms)), zoom: act((factor, time) => view.zoom(factor, time)),
+	}));
+	sizes.disconnect();
+	page.panels.replaceChildren(...panels.map(panel => panel.element));
+	for (const { plot } of panels) sizes.observe(plot);
+}
+
+// act returns a function that also draws anew.
+const act = change => (...values) => {
+	change(...values);
+	invalidate();
+};
+
+function follow() {
+	if (log) {
+		log = null;
+		view.window = settings.window;
+		showPanels();
+		start();
+	}
+	view.follow();
+	invalidate();
+}
+
+function moveCursor(event, { samples, begin, end }) {
+	const at = samples.since(cursor?.time ?? end + 1);
+	const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: samples.since(begin), End: samples.end - 1 }[event.key];
+	const pages = { PageUp: -1, PageDown: 1 }[event.key];
+	if (event.key === 'Escape') cursor = null;
+	else if (pages) view.pan(pages * (end - begin));
+	else if (to !== undefined && samples.count) {
+		cursor = { time: samples.time(clamp(to, samples.begin, samples.end - 1)) };
+		view.reveal(cursor.time);
+	} else return;
+	if (event.key === 'End') view.follow();
+	event.preventDefault();
+	invalidate();
+}
+
+async function openLog(file) {
+	try {
+		const { recording, readings } = await readLog(file);
+		stop();
+		log = { recording, name: file.name };
+		view.window = Math.max((recording.last - recording.first) / 1000, 1);
+		view.follow();
+		showPanels();
+		say('log', `${shorten(file.name)}: ${readings} readings.`);
+	} catch (error) {
+		if (!(error instanceof SyntaxError || error instanceof DOMException)) throw error;
+		page.status.textContent = `${shorten(file.name)}: ${error.message}`;
+	}
+	invalidate();
+}
+
+// ---- Monitoring
+
+let complaint = ''; // about the address
+let lostAt = 0; // by the server's clock; 0 while connected
+const failures = []; // of readings, since the last line
+let failure = ''; // that the status shows while others arrive
+let stoppedAt = 0;
+let titledAt = 0;
+
+const now = () => Date.now() + offset;
+
+const monitor = new Monitor({
+	connecting() { say('connecting', 'Connecting.'); },
+
+	line(text) {
+		// Each reading that fails has a line, in front of the line of the others.
+		if (text.startsWith('error: ')) {
+			failures.push(shorten(text.slice(7)));
+			if (failures.length >= settings.read.length) missing(failures.splice(0).join('; '));
+			return;
+		}
+		let time;
+		try {
+			time = live.accept(text, now());
+		} catch (error) {
+			if (!(error instanceof SyntaxError)) throw error;
+			missing(`unexpected reply ${error.message}`);
+			return;
+		}
+		if (time === undefined) return;
+		offset = time - Date.now();
+		const failed = failures.splice(0).join('; ');
+		if (!isIn('live') || failed !== failure) {
+			failure = failed;
+			sayLive();
+		}
+		if (Date.now() - titledAt > 900) showTitle();
+		invalidateIn(Math.max(0, rest - performance.now()));
+	},
+
+	lost(reason) {
+		lostAt ||= now();
+		live.gap(lostAt);
+		say('lost', reason ? `Retrying: ${reason}.` : `Connection lost at ${clock(lostAt)}. Reconnecting.`);
+		invalidate();
+	},
+
+	failed(error) { say('failed', `This page failed: ${error}. Reload it.`); },
+});
+
+function missing(why) {
+	live.gap(now());
+	say('lost', `Server: ${why}`);
+}
+
+function sayLive() {
+	let text = `A reading every ${formatDuration(settings.interval)}.`;
+	if (lostAt) text += ` Reconnected at ${clock(now())}.`;
+	lostAt = 0;
+	say('live', failure ? `${text} Server: ${failure}.` : text);
+	if (settings.read.includes('load') && !cpus) countCPUs();
+}
+
+async function countCPUs() {
+	const response = await fetch('cores').catch(() => null);
+	if (response?.ok) cpus = (await response.text()).split(' ').length;
+	invalidate();
+}
+
+const marksOf = ({ word }) => word === 'load' && cpus && !log ? [{ value: cpus, label: `CPUs: ${cpus}` }] : [];
+
+function say(state, text) {
+	document.body.dataset.state = state;
+	text = `${complaint} ${text}`.trim();
+	if (page.status.textContent !== text) page.status.textContent = text;
+	showTitle();
+	showIcon();
+}
+
+// showTitle shows the newest number in the tab, which for many CPUs is that of the busiest.
+function showTitle() {
+	titledAt = Date.now();
+	const [{ word, title, newest, samples, format }] = panels;
+	const c = word === 'cores' && newest ? newest.indexOf(Math.max(...newest.filter(value => value >= 0))) : 0;
+	const text = newest ? `${format(newest[c] ?? NaN)} ${samples.names[c] ?? ''}` : title;
+	document.title = `${text} · ${source()}`;
+}
+
+const CURVE = ['#009e73', 'M1 11h3l2-8 4 10 2-5h3'], PAUSE = ['#808890', 'M5 3v10M11 3v10'];
+const CROSS = ['#d55e00', 'M3 3l10 10M13 3L3 13'];
+const ICONS = { connecting: CURVE, live: CURVE, stopped: PAUSE, log: PAUSE, lost: CROSS, failed: CROSS };
+
+function showIcon() {
+	const [color, path] = ICONS[document.body.dataset.state];
+	const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">`
+		+ `<path d="${path}" fill="none" stroke="${color}" stroke-width="2.5"/></svg>`;
+	page.icon.href = `data:image/svg+xml,${encodeURIComponent(svg)}`;
+}
+
+function start() {
+	if (stoppedAt) live.gap(stoppedAt);
+	lostAt = stoppedAt = 0;
+	page.toggle.textContent = 'Monitoring on: press to stop';
+	monitor.start(`${settings.read}?interval=${settings.interval}&time&header`, settings.interval);
+}
+
+function stop() {
+	monitor.stop();
+	stoppedAt ||= now();
+	page.toggle.textContent = 'Monitoring off: press to start';
+}
+
+function toggle() {
+	complaint = '';
+	if (log) follow();
+	else if (monitor.running) {
+		stop();
+		say('stopped', `Stopped at ${clock(now())}. No requests are sent.`);
+	} else start();
+	invalidate();
+}
+
+// ---- Drawing, which a hidden tab never does.
+
+let palette;
+let pending = false;
+let rest = 0; // a line waits until this time for its frame
+let timer = 0;
+
+function invalidate() {
+	if (pending) return;
+	pending = true;
+	requestAnimationFrame(frame);
+}
+
+function invalidateIn(ms) {
+	timer ||= setTimeout(() => {
+		timer = 0;
+		invalidate();
+	}, ms);
+}
+
+function frame() {
+	const began = performance.now();
+	pending = false;
+	drawPanels();
+	rest = performance.now() + 3 * (performance.now() - began); // drawing takes a quarter of the time at most
+	if (isIn('lost')) invalidateIn(1000); // the time goes on
+}
+
+const isIn = state => document.body.dataset.state === state;
+const isPrinted = () => document.documentElement.hasAttribute('data-print');
+
+function drawPanels(size = isPrinted() ? PAPER : undefined) {
+	const { first, last } = shown(), stale = isIn('lost') || isIn('stopped');
+	view.right = isIn('lost') || last === -Infinity ? now() : last;
+	view.oldest = Math.min(first, view.right);
+	const interval = log ? 1 : settings.interval;
+	for (const panel of panels) {
+		panel.draw(view.range, { palette, cursor, interval, stale, marks: marksOf(panel) }, size);
+	}
+	// What changes too often to be read out: what is shown, and how old the newest reading is.
+	let text = log || isPrinted() ? spanText() : view.frozen ? `Frozen at ${spanText()}` : '';
+	const age = Math.round((now() - last) / 1000);
+	if (isIn('lost') && last > 0) text += ` Last reading ${formatDuration(age)} ago.`;
+	if (page.detail.textContent !== text) page.detail.textContent = text;
+	page.live.hidden = !view.frozen && !log;
+}
+
+function spanText() {
+	const { begin, end } = view.range;
+	return `${date(begin)}, ${clock(begin)} – ${clock(end)} (${zone(end)}).`;
+}
+
+// ---- Events
+
+const on = (target, type, act) => target.addEventListener(type, act);
+const sizes = new ResizeObserver(invalidate);
+
+const fileName = () => `cpunc-${settings.read}-${source()}-${new Date(view.range.end).toISOString().slice(0, 19)}`;
+
+on(page.toggle, 'click', toggle);
+on(page.live, 'click', follow);
+on(page.saveData, 'click', () => saveData(panels, view.range, fileName()));
+on(page.savePicture, 'click', () => {
+	const { width, height } = panels[0].size;
+	const size = { width: Math.max(640, width), height: Math.max(280, height), scale: Math.max(2, devicePixelRatio) };
+	drawPanels(size);
+	savePicture(panels, size, palette, `${source()}  ${spanText()}`, fileName());
+	drawPanels();
+});
+on(page.openLog, 'click', () => page.file.click());
+on(page.file, 'change', () => { if (page.file.value) openLog(page.file.files[0]); });
+on(page.interval, 'change', () => change('interval', +page.interval.value));
+on(page.window, 'change', () => change('window', +page.window.value));
+
+on(page.choices, 'change', event => {
+	const words = [...page.choices.querySelectorAll('input:checked')].map(box => box.value);
+	if (words.length) change('read', words);
+	else event.target.checked = true; // one remains
+});
+on(window, 'pointerdown', event => {
+	if (!page.readings.contains(event.target)) page.readings.open = false;
+	if (cursor && event.target.tagName !== 'CANVAS') {
+		cursor = null;
+		invalidate();
+	}
+});
+
+on(window, 'keydown', event => {
+	if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+	const isControl = event.target.closest('button, select, summary, input');
+	if ('+='.includes(event.key)) zoom(0.5);
+	else if (event.key === '-') zoom(2);
+	else if (event.key === 'End' && !isControl) follow();
+	else if (event.key === 'Escape' && page.readings.open) {
+		page.readings.open = false;
+		page.readings.firstElementChild.focus();
+	} else if (event.key === ' ' && !isControl) {
+		if (!event.repeat) toggle();
+	} else return;
+	event.preventDefault();
+});
+
+// A clicked button loses the focus, so that the space key stops and starts the chart.
+on(window, 'click', event => {
+	if (event.detail) event.target.closest('button')?.blur();
+});
+
+on(window, 'dragover', event => event.preventDefault());
+on(window, 'drop', event => {
+	event.preventDefault();
+	for (const file of event.dataTransfer.files) openLog(file);
+});
+
+function repaint() {
+	palette = readPalette();
+	invalidate();
+}
+on(matchMedia('(prefers-color-scheme: dark)'), 'change', repaint);
+on(matchMedia('(forced-colors: active)'), 'change', repaint);
+for (const type of ['beforeprint', 'afterprint']) {
+	on(window, type, () => {
+		document.documentElement.toggleAttribute('data-print', type === 'beforeprint');
+		repaint();
+		drawPanels();
+	});
+}
+on(document, 'visibilitychange', () => { if (!document.hidden) monitor.wake(); });
+
+page.choices.append(...Object.entries(READINGS).map(([word, { about }]) => {
+	const choice = clone('choice'), [box, name, text] = choice.children;
+	box.value = name.textContent = word;
+	text.textContent = about;
+	return choice;
+}));
+complaint = readAddress();
+view.window = settings.window;
+palette = readPalette();
+showSettings();
+showPanels();
+start();

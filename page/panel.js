@@ -1,0 +1,177 @@
+// A Panel shows one reading: its title, its chart, the values at the cursor and its legend.
+
+import { columnAt, formOf, layout, locate } from './chart.js';
+import { COLORS, draw, look } from './drawing.js';
+import { listen } from './gestures.js';
+import { describe } from './readings.js';
+import { clock, formatNumber } from './text.js';
+
+// clone returns a copy of the element in a template of the page.
+export const clone = id => document.getElementById(id).content.cloneNode(true).firstElementChild;
+
+export class Panel {
+	#context;
+	#entries = []; // of the legend
+	#names = []; // that the legend has
+	#pinned = -1; // the column chosen in the legend
+	#hovered = -1; // the one pointed at in the legend
+
+	// page has the functions changed(), point({panel, time, y} or null), key(event, frame), pan(ms),
+	// zoom(factor, time) and follow().
+	constructor(word, samples, page) {
+		this.word = word;
+		this.samples = samples;
+		this.axis = describe(word);
+		this.title = this.axis.title;
+		this.page = page;
+		this.frame = null; // the last
+		this.#build();
+	}
+
+	get form() { return formOf(this.axis, this.samples.names.length); }
+
+	// wide reports whether there are too many columns for a color each.
+	get wide() { return this.samples.names.length > COLORS; }
+
+	#build() {
+		this.element = clone('panel');
+		for (const part of ['head', 'h2', 'note', 'scale', 'plot', 'canvas', 'readout', 'legend']) {
+			this[part] = this.element.querySelector(`${part}, .${part}`);
+		}
+		this.h2.textContent = this.element.ariaLabel = this.title;
+		this.element.dataset.reading = this.word;
+		this.canvas.ariaLabel = `${this.title}: arrow keys show the values at a time`;
+		this.legend.ariaLabel = `${this.title}: newest value, minimum, average and maximum of each column`;
+		this.#context = this.canvas.getContext('2d');
+		const { page } = this;
+		listen(this.canvas, {
+			point: (x, y) => page.point({ panel: this, time: this.frame.time(x), y }),
+			leave: () => page.point(null),
+			pan: pixels => page.pan(-pixels / this.frame.width * (this.frame.end - this.frame.begin)),
+			zoom: (factor, x) => page.zoom(factor, this.frame.time(x)),
+			follow: page.follow,
+			key: event => page.key(event, this.frame),
+		});
+		for (const type of ['pointerover', 'pointerout', 'focusin', 'focusout', 'click']) {
+			this.legend.addEventListener(type, event => {
+				const c = this.#entries.findIndex(({ button }) => button.contains(event.target));
+				if (type === 'click') this.#pin(c);
+				else this.#hovered = type.endsWith('out') ? -1 : c;
+				page.changed();
+			});
+		}
+	}
+
+	#pin(c) {
+		this.#pinned = c === this.#pinned ? -1 : c;
+		this.#entries.forEach(({ button }, i) => { button.ariaPressed = i === this.#pinned; });
+	}
+
+	#buildLegend() {
+		this.#names = this.samples.names;
+		this.#pinned = this.#hovered = -1;
+		const few = this.#names.length <= 3;
+		this.element.classList.toggle('wide', this.wide);
+		this.element.classList.toggle('few', few);
+		(few ? this.head : this.element).append(this.legend);
+		this.#entries = this.#names.map((name, c) => {
+			const item = clone('entry'), button = item.firstElementChild, { color, shape } = look(c);
+			const path = button.querySelector('path');
+			path.setAttribute('d', shape.d);
+			path.style[shape.open ? 'stroke' : 'fill'] = `var(--line${color})`;
+			button.dataset.column = button.querySelector('.name').textContent = name;
+			const texts = ['now', 'min', 'avg', 'max']
+				.map(key => button.querySelector(`.${key}`).appendChild(new Text()));
+			return { item, button, texts, marker: button.querySelector('svg') };
+		});
+		this.legend.replaceChildren(...this.#entries.map(({ item }) => item));
+		this.legend.tabIndex = this.wide ? 0 : -1; // it scrolls
+	}
+
+	// newest returns the last row that was received, or null.
+	get newest() { return this.samples.latest >= this.samples.begin ? this.samples.row(this.samples.latest) : null; }
+
+	format = value => formatNumber(value, this.samples.decimals);
+
+	// draw draws the samples of a range. cursor is null, or has a time, and maybe a panel and a y. stale says that the
+	// newest values are old. scale is the number of pixels in each CSS pixel of size.
+	draw(range, { palette, cursor, interval, marks, stale }, size = this.size) {
+		if (this.#names !== this.samples.names) this.#buildLegend();
+		const { width, height, scale } = size, pixel = 1 / scale;
+		this.frame = layout(this.samples, range, { width, height, pixel }, this.form, { ...this.axis, marks });
+		const spot = this.#spot(cursor, interval);
+		const pixels = { width: Math.round(width * scale), height: Math.round(height * scale) };
+		const { canvas } = this;
+		if (canvas.width !== pixels.width || canvas.height !== pixels.height) Object.assign(canvas, pixels);
+		this.#context.setTransform(scale, 0, 0, scale, 0, 0);
+		this.#context.clearRect(0, 0, width, height);
+		const chosen = spot?.chosen ?? this.#focused;
+		draw(this.#context, this.frame, palette, { chosen, cursor: spot, pixel });
+		this.#showReadout(spot, interval);
+		this.#showLegend(stale);
+	}
+
+	get size() { return { width: this.plot.clientWidth, height: this.plot.clientHeight, scale: devicePixelRatio }; }
+
+	get #focused() { return this.#hovered >= 0 ? this.#hovered : this.#pinned; }
+
+	// spot returns the sample at the cursor and the column in focus there, or null.
+	#spot(cursor, interval) {
+		const { frame } = this;
+		if (!cursor || cursor.time < frame.begin || cursor.time > frame.end) return null;
+		const index = locate(frame, cursor.time, 1500 * interval);
+		let chosen = this.#focused;
+		const isHere = index >= 0 && cursor.panel === this;
+		if (chosen < 0 && isHere && frame.form === 'heat') chosen = columnAt(frame, index, cursor.y);
+		return { time: index < 0 ? cursor.time : this.samples.time(index), index, chosen };
+	}
+
+	#showReadout(spot, interval) {
+		this.readout.hidden = !spot;
+		if (!spot) {
+			this.canvas.ariaValueText = 'no time selected';
+			return;
+		}
+		const rows = spot.index < 0 ? [['no reading', NaN]] : this.#valuesAt(spot);
+		const time = clock(spot.time, interval);
+		this.readout.replaceChildren(time, ...rows.map(([name, value, marker = '']) => {
+			const row = document.createElement('div'), number = document.createElement('b');
+			number.textContent = this.format(value);
+			row.append(marker, name, number);
+			return row;
+		}));
+		const texts = rows.map(([name, value]) => `${name} ${this.format(value)}`);
+		this.canvas.ariaValueText = `${time} ${texts.join(', ')}`;
+		const { frame } = this, x = frame.x(spot.time), box = this.readout.offsetWidth;
+		this.canvas.ariaValueNow = Math.round(100 * (spot.time - frame.begin) / (frame.end - frame.begin));
+		const left = x + 14 + box < this.plot.clientWidth ? x + 14 : Math.max(0, x - 14 - box);
+		this.readout.style.transform = `translate(${left}px, ${frame.top + 8}px)`;
+	}
+
+	// valuesAt returns rows of [name, value, marker].
+	#valuesAt({ index, chosen }) {
+		const values = this.samples.row(index), rowOf = c => [this.#names[c], values[c]];
+		if (!this.wide) return values.map((_, c) => [...rowOf(c), this.#entries[c].marker.cloneNode(true)]);
+		const known = values.filter(value => !Number.isNaN(value));
+		const highest = known.length ? Math.max(...known) : NaN;
+		return [...chosen >= 0 ? [rowOf(chosen)] : [], ['highest', highest]];
+	}
+
+	// values returns the texts of the legend for each column: newest, minimum, average, maximum.
+	values() {
+		const { newest, frame: { min, avg, max } } = this, format = newest ? this.format : () => '';
+		return this.samples.names.map((_, c) => [newest?.[c], min[c], avg[c], max[c]].map(format));
+	}
+
+	#showLegend(stale) {
+		const { newest, frame: { neighbors = 1, most = 100 } } = this;
+		this.element.classList.toggle('stale', stale);
+		this.values().forEach((values, c) => {
+			const { button, texts } = this.#entries[c];
+			texts.forEach((text, i) => { if (text.data !== values[i]) text.data = values[i]; });
+			if (this.wide) button.style.setProperty('--now', (newest?.[c] || 0) / most);
+		});
+		this.scale.hidden = this.form !== 'heat';
+		this.note.textContent = neighbors > 1 ? `each row: the hottest of ${neighbors} CPUs` : '';
+	}
+}

@@ -1,0 +1,32 @@
+// Durations, times and numbers as text.
+
+// parseDuration returns seconds, as -i does for 2, 500ms or 1m, or NaN.
+export function parseDuration(text) {
+	const [, number, unit = 's'] = /^(\d+\.?\d*|\.\d+)(ms|s|m|h)?$/.exec(text) ?? [];
+	return number * { ms: 0.001, s: 1, m: 60, h: 3600 }[unit];
+}
+
+export function formatDuration(seconds) {
+	if (seconds < 1) return `${+(seconds * 1000).toFixed(3)}ms`;
+	if (seconds <= 120) return `${+seconds.toFixed(3)}s`;
+	const parts = [
+		[Math.floor(seconds / 3600), 'h'],
+		[Math.floor(seconds / 60) % 60, 'm'],
+		[+(seconds % 60).toFixed(3), 's'],
+	];
+	return parts.filter(([n]) => n > 0).map(([n, unit]) => n + unit).join('');
+}
+
+// clock formats a time of day, with tenths of a second if the interval is below a second.
+export function clock(time, interval = 1) {
+	const text = new Date(time).toTimeString().slice(0, 8);
+	return interval < 1 ? `${text}.${Math.floor(time % 1000 / 100)}` : text;
+}
+
+export const date = time => new Date(time).toDateString().slice(4);
+
+export const zone = time => new Date(time).toString().replace(/.*GMT([+-]\d\d)(\d\d).*/, 'UTC$1:$2');
+
+export const formatNumber = (value, decimals) => Number.isNaN(value) ? 'nan' : value.toFixed(decimals);
+
+export const shorten = text => text.length > 200 ? `${text.slice(0, 200)}…` : text;
