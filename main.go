@@ -78,9 +78,10 @@ Each of these files uses only the ones below it:
 	scan.go        the words in the input of a client; telnet commands
 	stdio.go       standard streams and commands as connections
 	sample.go      samples of the kernel, shared by all sessions
+	words.go       the table of words: what is in the reply to each
 	peak.go        the busiest 200 ms of any interval, for peak
 	mean.go        samples of the last 15 minutes, for mean
-	reading.go     the table of words; readings, computed from two samples
+	reading.go     readings, computed from two samples
 	cgroup.go      the control group of this process
 	counters.go    CPU counters, load averages and pressure from the kernel
 	clock.go       when ticks are due; pauses

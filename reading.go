@@ -2,133 +2,10 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"runtime"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
-
-// A word is what a client may send. Every word but bye requests a reading. No
-// word is a prefix of another, so a request is complete with its last letter.
-type word int
-
-const (
-	cpuWord word = iota
-	coresWord
-	modesWord
-	loadWord
-	meanWord
-	busyWord
-	peakWord
-	pressureWord
-	cgroupWord
-	byeWord // closes the connection
-
-	readings = byeWord // number of words that request a reading
-
-	noWord word = -1
-)
-
-// A reading describes the replies to a word.
-type reading struct {
-	name     string
-	title    string // of its chart
-	source   source
-	instant  bool     // it covers no interval, or always the same ones
-	columns  []string // names; nil: one for each CPU
-	decimals int
-	limit    float64                          // the largest valid number; 0: none
-	compute  func(from, to *sample) []float64 // nil: it comes from a record of the sampler
-}
-
-var table = [...]reading{
-	cpuWord: {
-		name: "cpu", title: "CPU utilization (%)",
-		source: totals, columns: []string{"cpu"}, decimals: 1, limit: 100,
-		compute: func(from, to *sample) []float64 { return []float64{totalGain(from, to).busy()} },
-	},
-	coresWord: {
-		name: "cores", title: "Utilization of each CPU (%)",
-		source: perCPU, decimals: 1, limit: 100,
-		compute: cores,
-	},
-	modesWord: {
-		name: "modes", title: "CPU time by mode (%)",
-		source: totals, columns: modeNames[:], decimals: 1, limit: 100,
-		compute: func(from, to *sample) []float64 { return totalGain(from, to).shares() },
-	},
-	loadWord: {
-		name: "load", title: "Load average",
-		source: averages, instant: true, columns: []string{"load1", "load5", "load15"}, decimals: 2,
-		compute: func(_, to *sample) []float64 { return to.load[:] },
-	},
-	meanWord: {
-		name: "mean", title: "Mean CPU utilization (%)",
-		source: totals, instant: true, columns: []string{"mean1", "mean5", "mean15"}, decimals: 1, limit: 100,
-	},
-	busyWord: {
-		name: "busy", title: "CPU time not idle (%)",
-		source: totals, columns: []string{"busy"}, decimals: 1, limit: 100,
-		compute: func(from, to *sample) []float64 { return []float64{busyByClock(from, to)} },
-	},
-	peakWord: {
-		name: "peak", title: "CPU time not idle, busiest 200 ms (%)",
-		source: totals, columns: []string{"peak"}, decimals: 1, limit: 100,
-	},
-	pressureWord: {
-		name: "pressure", title: "CPU pressure (%)",
-		source: pressures, columns: []string{"pressure"}, decimals: 1, limit: 100,
-		compute: func(from, to *sample) []float64 { return []float64{pressure(from, to)} },
-	},
-	cgroupWord: {
-		name: "cgroup", title: "CPU use of the control group (%)",
-		source: groups, columns: []string{"cgroup", "throttled"}, decimals: 1, limit: 100,
-		compute: groupUse,
-	},
-	byeWord: {name: "bye"},
-}
-
-func (w word) String() string { return table[w].name }
-
-// width returns the number of columns in a reply to w, or 0 if there is one for
-// each CPU.
-func (w word) width() int { return len(table[w].columns) }
-
-// column returns the name of column c in a reply to w.
-func (w word) column(c int) string {
-	if w.width() == 0 {
-		return "cpu" + strconv.Itoa(c)
-	}
-	return table[w].columns[c]
-}
-
-// words are the names of all words. The readings come first.
-var words = func() (names []string) {
-	for _, r := range table {
-		names = append(names, r.name)
-	}
-	return names
-}()
-
-// parseReadings returns the readings with these names, which must differ. bye
-// is not a reading.
-func parseReadings(names []string) ([]word, error) {
-	var ws []word
-	for _, name := range names {
-		w := slices.Index(words[:readings], name)
-		if w < 0 {
-			return nil, fmt.Errorf("unknown reading %q (choose from %s)", name, strings.Join(words[:readings], ", "))
-		}
-		if slices.Contains(ws, word(w)) {
-			return nil, fmt.Errorf("reading %s given twice", name)
-		}
-		ws = append(ws, word(w))
-	}
-	return ws, nil
-}
 
 // A source is something that can be read from the kernel. The words for the whole
 // machine share totals, so that they do not pay for parsing every core.
@@ -172,27 +49,6 @@ type sample struct {
 // offline.
 func (s *sample) comparable(old *sample) bool {
 	return s.set == old.set && (s.usage == nil || s.usage.comparable(old.usage))
-}
-
-// appendReading appends the reading w for the time between two samples of its
-// source: numbers separated by one space, without a newline. An unknown number
-// is nan.
-func appendReading(line []byte, w word, from, to *sample) []byte {
-	return appendNumbers(line, table[w].decimals, table[w].compute(from, to)...)
-}
-
-func appendNumbers(line []byte, decimals int, numbers ...float64) []byte {
-	for i, x := range numbers {
-		if i > 0 {
-			line = append(line, ' ')
-		}
-		if math.IsNaN(x) {
-			line = append(line, "nan"...)
-		} else {
-			line = strconv.AppendFloat(line, x, 'f', decimals, 64)
-		}
-	}
-	return line
 }
 
 // slack and slackPart are how much more than the elapsed time counters may

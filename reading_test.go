@@ -62,7 +62,7 @@ func readAs(w word, from, to []byte, elapsed time.Duration) string {
 	samples[0].at = time.Unix(1e9, 0)
 	samples[1].at = samples[0].at.Add(elapsed)
 	samples[1].width = max(samples[0].width, samples[1].width)
-	return string(appendReading(nil, w, &samples[0], &samples[1]))
+	return string(new(records).appendReading(nil, w, &samples[0], &samples[1]))
 }
 
 var numbers = regexp.MustCompile(`^(nan|\d+\.\d)( (nan|\d+\.\d))*$`)

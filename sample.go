@@ -39,8 +39,7 @@ type sampler struct {
 	feeds   [sources]chan *feed    // a feed belongs to whoever has taken it out of its channel
 	replies [readings]atomic.Int64 // number of replies to each word
 
-	peaks     peakRecord
-	means     meanRecord
+	records
 	firstMean sync.Once
 }
 
@@ -148,17 +147,6 @@ func (s *sampler) keep(ctx context.Context, src source, now *sample) {
 		f.history = append(f.history, now)
 		f.history = slices.Delete(f.history, 0, max(0, len(f.history)-maxHistory))
 	}
-}
-
-// appendReading appends the reading w, also if it comes from a record.
-func (s *sampler) appendReading(line []byte, w word, from, to *sample) []byte {
-	switch w {
-	case meanWord:
-		return appendNumbers(line, 1, s.means.means(to)...)
-	case peakWord:
-		return appendNumbers(line, 1, s.peaks.peak(from, to))
-	}
-	return appendReading(line, w, from, to)
 }
 
 // sample returns a sample of src that is not older than a jiffy.
