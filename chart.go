@@ -100,8 +100,8 @@ func (c *chart) draw(now time.Time, w, h int) *frame {
 		f.put(0, 0, plain, fmt.Sprintf("need %dx%d", minWidth, minHeight))
 		return f
 	}
-	c.drawPanels(f, h-2)
-	f.put(1, h-2, plain, c.caption())
+	hidden := c.drawPanels(f, h-2)
+	f.put(1, h-2, plain, c.caption(hidden))
 	button := c.button(now, w)
 	f.put(0, h-1, bold, button)
 	beside := c.shownMessage(now)
@@ -130,18 +130,19 @@ var keyHelp = []string{
 	"?  h          hide this      ",
 }
 
-// drawPanels draws as many panels as fit into the upper h rows.
-func (c *chart) drawPanels(f *frame, h int) {
+// drawPanels draws as many panels as fit into the upper h rows, and returns the
+// number of the others.
+func (c *chart) drawPanels(f *frame, h int) (hidden int) {
 	panels := c.panels()
 	if room := max(1, (h-1)/(minPlot+2)); len(panels) > room {
+		hidden = len(panels) - room
 		panels = panels[:room]
-		panels[room-1].title += "  (more in a larger terminal)"
 	}
 	panels[len(panels)-1].last = true
-	left, y := 0, 0
+	left := 0
 	for i, p := range panels {
-		p.lay(f.w, y, (h-1-y)/(len(panels)-i))
-		y += p.height
+		height := (h - 1) / len(panels) // without the row of the time
+		p.lay(f.w, i*height, height)
 		left = max(left, p.labelWidth()+2) // a column of space, and the axis
 	}
 	s := c.stretch(c.right(), c.window, 2*(f.w-left))
@@ -156,6 +157,7 @@ func (c *chart) drawPanels(f *frame, h int) {
 	if text := c.waiting(); text != "" {
 		f.put(max(left, (f.w-cells(text))/2), panels[0].y+1+panels[0].rows/2, plain, text)
 	}
+	return hidden
 }
 
 // panels returns the panels for the window.
@@ -303,8 +305,8 @@ func (c *chart) shownMessage(now time.Time) string {
 	return c.messageAt.In(c.location).Format("15:04:05 ") + c.message
 }
 
-// caption returns the interval and the window.
-func (c *chart) caption() string {
+// caption returns the interval, the window and how many panels do not fit.
+func (c *chart) caption(hidden int) string {
 	text := "window " + formatDuration(c.window)
 	if c.intervalText != "" {
 		text = fmt.Sprintf("interval %s  %s", c.intervalText, text)
@@ -314,6 +316,9 @@ func (c *chart) caption() string {
 	}
 	if c.back {
 		text += fmt.Sprintf("  until %s (End: newest)", c.start.Add(c.until).In(c.location).Format("15:04:05"))
+	}
+	if hidden > 0 {
+		text += fmt.Sprintf("  %d more in a larger terminal", hidden)
 	}
 	return text
 }

@@ -97,6 +97,11 @@ func TestFrames(t *testing.T) {
 	three := chartOf("this machine", 70, namesOf(2, cpuWord, loadWord, pressureWord), func(s, i int) float64 { return sine(s, i) / float64(1+19*(i%4)) })
 	three.cpus = 2
 	negative := chartOf("thermometer", 70, []string{"inside", "outside"}, func(s, i int) float64 { return sine(s, i)*float64(3*i-1) - 20 })
+	var machines []string
+	for _, name := range namesOf(33, coresWord) {
+		machines = append(machines, "web1:5000/"+name)
+	}
+	machines = append(machines, "web2:5000/cpu0", "web2:5000/cpu1")
 	hot := func(s, i int) float64 {
 		switch {
 		case s > 40 && s < 45, s > 50 && i == 3:
@@ -127,6 +132,7 @@ func TestFrames(t *testing.T) {
 			}
 			return inModes(s, i-12)
 		})), 80, 24},
+		{"machines", chartOf("web1, web2", 61, machines, hot), 80, 24},
 		{"modes", chartOf("localhost:5000", 61, namesOf(0, modesWord), inModes), 80, 24},
 		{"three", three, 80, 24},
 		{"negative", negative, 80, 24},
@@ -243,7 +249,11 @@ func TestChartIsBounded(t *testing.T) {
 		c.zoom(0.5)
 	}
 	c.draw(noon, 80, 24)
-	for _, names := range [][]string{{"cpu"}, {"load1"}, {"anything"}, namesOf(64, coresWord), namesOf(0, modesWord)} {
+	var many []string
+	for i := range 300 {
+		many = append(many, fmt.Sprintf("web%d/cpu%d", i/3, i%3))
+	}
+	for _, names := range [][]string{{"cpu"}, {"load1"}, {"anything"}, many, namesOf(64, coresWord), namesOf(0, modesWord)} {
 		for _, x := range []float64{1e308, -1e308, math.Inf(1), math.Inf(-1), math.NaN(), 0, -1e-300, 1e-300} {
 			c := chartOf("localhost:5000", 5, names, func(s, i int) float64 { return x })
 			c.add(line{at: noon.Add(time.Minute), names: names, columns: slices.Repeat([]string{"50.0"}, len(names))})

@@ -10,10 +10,10 @@ import (
 type heatMap struct {
 	look
 	names  []string // of the columns, one for each CPU
-	strips int
-	cpus   int // in each strip
-	lines  int // of each strip
-	perRow int // lines in a row of cells
+	strips [][2]int // the columns from one to another, of one host if possible
+	cpus   int      // in a strip, at most
+	lines  int      // of each strip
+	perRow int      // lines in a row of cells
 }
 
 // newHeatMap divides rows of cells into strips.
@@ -23,14 +23,35 @@ func newHeatMap(l look, names []string, rows int) heatMap {
 		h.perRow = 1
 	}
 	room := rows * h.perRow
-	h.cpus = (len(names) + room - 1) / room
-	h.strips = (len(names) + h.cpus - 1) / h.cpus
-	h.lines = room / h.strips
+	fewest := (len(names) + room - 1) / room
+	for h.cpus = fewest; h.cpus <= len(names); h.cpus++ {
+		if h.strips = stripsOf(names, h.cpus); len(h.strips) <= room {
+			break
+		}
+	}
+	if len(h.strips) > room { // more hosts than lines
+		h.cpus, h.strips = fewest, stripsOf(make([]string, len(names)), fewest)
+	}
+	h.lines = room / len(h.strips)
 	return h
 }
 
+// stripsOf divides columns into strips of at most that many CPUs.
+func stripsOf(names []string, cpus int) (strips [][2]int) {
+	previous := ""
+	for i, name := range names {
+		host, _ := splitName(name)
+		if last := len(strips) - 1; last < 0 || host != previous || i-strips[last][0] >= cpus {
+			strips = append(strips, [2]int{i, i})
+		}
+		strips[len(strips)-1][1] = i + 1
+		previous = host
+	}
+	return strips
+}
+
 // rows returns the number of rows that have strips.
-func (h heatMap) rows() int { return (h.strips*h.lines + h.perRow - 1) / h.perRow }
+func (h heatMap) rows() int { return (len(h.strips)*h.lines + h.perRow - 1) / h.perRow }
 
 const (
 	unknown    = -1 // level of heat of a gap
@@ -53,9 +74,9 @@ func level(percent float64) int {
 // its time.
 func (h heatMap) draw(f *frame, s stretch, columns []int, x, y int) {
 	lines := make([][]int, h.rows()*h.perRow) // levels of heat
-	for strip := range h.strips {
-		levels := hottest(s, columns[strip*h.cpus:min((strip+1)*h.cpus, len(columns))])
-		for line := strip * h.lines; line < (strip+1)*h.lines; line++ {
+	for i, strip := range h.strips {
+		levels := hottest(s, columns[strip[0]:strip[1]])
+		for line := i * h.lines; line < (i+1)*h.lines; line++ {
 			lines[line] = levels
 		}
 	}
@@ -114,8 +135,8 @@ func (h heatMap) labels() (labels []label) {
 		every *= 2
 	}
 	previous := ""
-	for strip := range h.strips {
-		first, last := strip*h.cpus, min((strip+1)*h.cpus, len(h.names))-1
+	for i, strip := range h.strips {
+		first, last := strip[0], strip[1]-1
 		host, text := splitName(h.names[first])
 		text = strings.TrimPrefix(text, "cpu")
 		if last > first {
@@ -125,15 +146,19 @@ func (h heatMap) labels() (labels []label) {
 		if host != previous {
 			text = excerptName(host)
 		}
-		if host != previous || strip%every == 0 {
-			labels = append(labels, label{strip * h.lines / h.perRow, text})
+		row := i * h.lines / h.perRow
+		if n := len(labels); n > 0 && labels[n-1].at == row && host != previous {
+			labels = labels[:n-1]
+		}
+		if host != previous || i%every == 0 {
+			labels = append(labels, label{row, text})
 		}
 		previous = host
 	}
 	return labels
 }
 
-const maxHostLabel = 12 // cells
+const maxHostLabel = 16 // cells
 
 // excerptName shortens the name of a host so that it fits at the axis.
 func excerptName(name string) string {

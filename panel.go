@@ -50,9 +50,9 @@ func (p *panel) isHeat() bool { return p.reading == coresWord && len(p.columns) 
 // what the others leave.
 func (p *panel) isStack() bool { return p.reading == modesWord && len(p.columns) == len(modeNames) }
 
-// lay gives the panel rows of a frame, for the title, the curves and the legend.
+// lay gives the panel rows from y on, for the title, the curves and the legend.
 func (p *panel) lay(w, y, height int) {
-	p.y, p.height = y, height
+	p.y = y
 	if p.isHeat() {
 		p.heat = newHeatMap(p.look, p.names, height-2)
 		p.rows = p.heat.rows()
