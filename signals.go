@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// signals are the SIGINT, SIGTERM and SIGHUP of a run, and Ctrl-C as a key of
+// the chart.
+type signals struct {
+	caught chan os.Signal
+	ending chan os.Signal // the one that ends the run
+	asking chan os.Signal // with --ask, SIGINT instead
+}
+
+// catchSignals calls end at the first signal. A second one ends the process at
+// once, even if it is blocked. With ask, SIGINT does not call end.
+func catchSignals(ask bool, end func()) *signals {
+	sig := &signals{make(chan os.Signal, 2), make(chan os.Signal, 1), make(chan os.Signal, 1)}
+	// A signal that was ignored at startup stays ignored, as nohup and
+	// background jobs of a shell require.
+	endings := slices.DeleteFunc([]os.Signal{os.Interrupt, syscall.SIGHUP}, signal.Ignored)
+	signal.Notify(sig.caught, append(endings, syscall.SIGTERM)...)
+	go func() { // ends with the process
+		for s := range sig.caught {
+			to, end := sig.ending, end
+			if ask && s == os.Interrupt {
+				to, end = sig.asking, func() {}
+			}
+			select {
+			case to <- s:
+				end()
+			default: // the one before has not been taken
+				restoreTerminal()
+				endBy(s)
+			}
+		}
+	}()
+	return sig
+}
+
+// interrupt acts like SIGINT. It never blocks.
+func (sig *signals) interrupt() {
+	select {
+	case sig.caught <- os.Interrupt:
+	default: // there are enough
+	}
+}
+
+// A signalError means that a signal has ended a run of dialing.
+type signalError struct{ os.Signal }
+
+func (by signalError) Error() string { return by.String() }
+
+// endBy ends the process by a signal. Where that is not possible, it ends it
+// with the status that shells report.
+func endBy(s os.Signal) {
+	stderr.flush()
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil && self.Pid != 1 { // the kernel protects process 1 of a container, and Go then exits with status 2
+		signal.Reset(s)
+		self.Signal(s)
+		time.Sleep(time.Second) // another thread may take it
+	}
+	status := 128 + 15
+	switch s {
+	case os.Interrupt:
+		status = 128 + 2
+	case syscall.SIGHUP:
+		status = 128 + 1
+	}
+	os.Exit(status)
+}
+
+// askAtInterrupts pauses polling at every interrupt and asks whether to
+// continue. If the answer is no, it calls end. It returns when ctx is done.
+func askAtInterrupts(ctx context.Context, interrupts <-chan os.Signal, rests pauses, end func()) {
+	for {
+		select {
+		case <-interrupts:
+		case <-ctx.Done():
+			return
+		}
+		resume := rests.begin()
+		if !askToContinue(ctx, interrupts) {
+			end()
+		}
+		resume()
+	}
+}
+
+// askToContinue asks on the terminal whether to continue. Another interrupt,
+// the end of ctx or a missing terminal means no.
+func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	replies := lineReader{bufio.NewScanner(tty), "terminal"}
+	for {
+		go fmt.Fprint(tty, "\ncontinue (y/n)? ") // in the background, because the terminal may be stopped
+		select {
+		case reply := <-replies.next():
+			switch strings.ToLower(strings.TrimSpace(reply.text)) {
+			case "y", "yes":
+				return true
+			case "n", "no":
+				return false
+			}
+			if reply.err != nil {
+				return false
+			}
+		case <-interrupts:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
