@@ -413,8 +413,6 @@ func (p *tab) saved(button, suffix string) []byte {
 	return file
 }
 
-var savedLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z) (.+)$`)
-
 // savedLines returns the lines of saved data.
 func savedLines(t *testing.T, file []byte, columns string) (lines []string) {
 	t.Helper()
@@ -422,14 +420,15 @@ func savedLines(t *testing.T, file []byte, columns string) (lines []string) {
 	if head != "# time "+columns {
 		t.Errorf("the first line of the saved data is %q", head)
 	}
-	before := ""
+	var before time.Time
 	for line := range strings.Lines(rest) {
 		line = strings.TrimSuffix(line, "\n")
-		m := savedLine.FindStringSubmatch(line)
-		if m == nil || m[1] < before {
-			t.Fatalf("line %q in the saved data, after %q", line, before)
+		stamp, values, _ := strings.Cut(line, " ")
+		at, err := time.Parse(time.RFC3339, stamp)
+		if err != nil || at.Before(before) || values == "" {
+			t.Fatalf("line %q in the saved data, after %v", line, before)
 		}
-		before = m[1]
+		before = at
 		lines = append(lines, line)
 	}
 	return lines

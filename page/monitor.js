@@ -5,8 +5,7 @@ import { shorten } from './text.js';
 const FIRST_PAUSE = 500, LONGEST_PAUSE = 30_000, LONGEST_SILENCE = 10_000; // ms
 const MAX_LINE = 1 << 16;
 
-// Browsers open six connections to a host, for all their pages, and a stream keeps one. The sixth is left for loading
-// another page.
+// Browsers open six connections to a host, and a stream keeps one. The sixth is left for loading another page.
 const MAX_STREAMS = 5;
 const FULL = 'no connection is free (browsers open six to a host: close another page of it)';
 
@@ -18,7 +17,7 @@ export class Monitor {
 	#wake = () => {}; // ends the pause between two attempts
 	#others = new BroadcastChannel('cpunc'); // other pages of the same server
 	#connected = false;
-	#asked = null; // what the other pages reply to
+	#asked = null;
 
 	// on has the functions connecting(), line(text), lost(reason) and failed(error).
 	constructor(on) {
@@ -107,15 +106,14 @@ export class Monitor {
 		}
 	}
 
-	// ask counts the other pages with a stream, and calls full if there is no room for another.
+	// ask makes the pages reply that connect or are connected already, and calls full if there are too many.
 	#ask(full) {
-		const id = Math.random();
-		this.#asked = { id, streams: 0, full };
-		this.#others.postMessage({ ask: id });
+		this.#asked = { id: Date.now() + Math.random(), streams: 0, full };
+		this.#others.postMessage({ ask: this.#asked.id });
 	}
 
 	#hear({ ask, reply, left }) {
-		if (ask && this.#connected) this.#others.postMessage({ reply: ask });
+		if (ask > this.#asked?.id) this.#others.postMessage({ reply: ask });
 		else if (reply && reply === this.#asked?.id) {
 			if (++this.#asked.streams === MAX_STREAMS) this.#asked.full();
 		} else if (left) this.#wake();
@@ -125,6 +123,7 @@ export class Monitor {
 	#leave() {
 		if (this.#connected) this.#others.postMessage({ left: true });
 		this.#connected = false;
+		this.#asked = null;
 	}
 }
 
