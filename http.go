@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"embed"
@@ -15,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -238,7 +236,7 @@ func (w *web) respond(out http.ResponseWriter, r *http.Request, s *session) (sta
 	case path == "metrics":
 		s.scrapes++
 		setKind(out, "text/plain; version=0.0.4; charset=utf-8")
-		return http.StatusServiceUnavailable, w.metrics(w.ctx, out)
+		return http.StatusServiceUnavailable, writeMetrics(w.ctx, out, w.sampler, &w.ratchet, w.connections())
 	case path == "" && strings.Contains(r.Header.Get("Accept"), "text/html"):
 		out.Header().Set("Content-Security-Policy", pagePolicy)
 		out.Header().Set("Referrer-Policy", "no-referrer")
@@ -413,48 +411,4 @@ func (w *web) allows(host string) bool {
 	}
 	host = strings.TrimSuffix(host, ".")
 	return host != "" && slices.ContainsFunc(w.names, func(name string) bool { return strings.EqualFold(strings.TrimSuffix(name, "."), host) })
-}
-
-// metrics writes the counters in the Prometheus text format. Names and help
-// texts are those of node_exporter, if it has the metric. If the counters
-// cannot be read, metrics returns an error and writes nothing. It does not
-// build the whole text first, because that of a large machine is long, and a
-// client may not read it.
-func (w *web) metrics(ctx context.Context, out io.Writer) error {
-	cores, load := w.sampler.sample(ctx, perCPU), w.sampler.sample(ctx, averages)
-	if err := cmp.Or(cores.err, load.err); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
-	text := bufio.NewWriter(out)
-	family := func(name, kind, help string) {
-		fmt.Fprintf(text, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", name, help, kind)
-	}
-	family("node_cpu_seconds_total", "counter", "Seconds the CPUs spent in each mode.")
-	w.ratchet.hold(cores.rows)
-	for r, ok := w.ratchet.next(0); ok; r, ok = w.ratchet.next(r.cpu + 1) {
-		for mode, name := range modeNames {
-			fmt.Fprintf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", r.cpu, name, r.seconds(mode))
-		}
-	}
-	if load.err == nil { // otherwise, the system has no load averages
-		for i, minutes := range []int{1, 5, 15} {
-			name := fmt.Sprintf("node_load%d", minutes)
-			family(name, "gauge", fmt.Sprintf("%dm load average.", minutes))
-			fmt.Fprintf(text, "%s %g\n", name, load.load[i])
-		}
-	}
-	if pressure := w.sampler.sample(ctx, pressures); pressure.err == nil {
-		family("node_pressure_cpu_waiting_seconds_total", "counter", "Total time in seconds that processes have waited for CPU time.")
-		fmt.Fprintf(text, "node_pressure_cpu_waiting_seconds_total %g\n", pressure.waited.Seconds())
-	}
-	family("cpunc_connections", "gauge", "Open connections.")
-	fmt.Fprintf(text, "cpunc_connections %d\n", w.connections())
-	family("cpunc_answers_total", "counter", "Replies to each word.")
-	for word := range readings {
-		fmt.Fprintf(text, "cpunc_answers_total{word=%q} %d\n", word.String(), w.sampler.replies[word].Load())
-	}
-	family("cpunc_build_info", "gauge", "Always 1; the labels are the versions of cpunc and Go.")
-	fmt.Fprintf(text, "cpunc_build_info{version=%q,goversion=%q} 1\n", version(), runtime.Version())
-	text.Flush() // an error means that the client has disconnected
-	return nil
 }

@@ -542,7 +542,7 @@ func TestRoot(t *testing.T) {
 // metricsOf returns what a scrape receives: the metrics, or an error line.
 func metricsOf(w *web) string {
 	var text strings.Builder
-	if err := w.metrics(context.Background(), &text); err != nil {
+	if err := writeMetrics(context.Background(), &text, w.sampler, &w.ratchet, w.connections()); err != nil {
 		return fmt.Sprintf("error: %v\n", err)
 	}
 	return text.String()

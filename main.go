@@ -68,6 +68,7 @@ Each of these files uses only the ones below it:
 	listen.go      accepting connections, limits, the log of clients
 	unix.go        Unix sockets to listen on
 	http.go        the same readings over HTTP; page/ is the page for browsers
+	metrics.go     the counters in the Prometheus text format
 	poll.go        polling several hosts at each tick, reconnecting
 	dial.go        connecting to one host, requests and replies
 	gate.go        waiting until readings meet a condition

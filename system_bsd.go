@@ -23,3 +23,5 @@ func makePrivate(uintptr) (undo func()) {
 func openKernelFile(path string) (*os.File, error) { return os.Open(path) }
 
 func suspendedTime() time.Duration { return 0 } // unknown
+
+func machine() string { return "" } // has no metric

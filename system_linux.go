@@ -42,3 +42,12 @@ func suspendedTime() time.Duration {
 	}
 	return time.Duration(all.Nano() - awake.Nano())
 }
+
+// machine returns the hardware name of this machine.
+func machine() string {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name.Machine[:])
+}

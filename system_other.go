@@ -37,3 +37,5 @@ func isReset(err error) bool {
 func openKernelFile(path string) (*os.File, error) { return os.Open(path) }
 
 func suspendedTime() time.Duration { return 0 } // unknown
+
+func machine() string { return "" } // unknown

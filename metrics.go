@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strconv"
+	"strings"
+)
+
+// writeMetrics writes the counters in the Prometheus text format. Names and help
+// texts are those of node_exporter, if it has the metric. If the counters
+// cannot be read, it returns an error and writes nothing. It does not build the
+// whole text first, because that of a large machine is long, and a client may
+// not read it.
+func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *ratchet, connections int32) error {
+	cores, load := smp.sample(ctx, perCPU), smp.sample(ctx, averages)
+	if err := cmp.Or(cores.err, load.err); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	text := bufio.NewWriter(out)
+	family := func(name, kind, help string) {
+		fmt.Fprintf(text, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", name, help, kind)
+	}
+	if labels, ok := unameLabels(); ok {
+		family("node_uname_info", "gauge", "Labeled system information as provided by the uname system call.")
+		fmt.Fprintf(text, "node_uname_info{%s} 1\n", labels)
+	}
+	stat, _, _ := readText(procFile("stat"))
+	for _, m := range []struct{ field, name, help string }{
+		{"btime", "node_boot_time_seconds", "Node boot time, in unixtime."},
+		{"procs_running", "node_procs_running", "Number of processes in runnable state."},
+	} {
+		if n, ok := statField(stat, m.field); ok {
+			family(m.name, "gauge", m.help)
+			fmt.Fprintf(text, "%s %d\n", m.name, n)
+		}
+	}
+	family("node_cpu_seconds_total", "counter", "Seconds the CPUs spent in each mode.")
+	ratchet.hold(cores.rows)
+	for r, ok := ratchet.next(0); ok; r, ok = ratchet.next(r.cpu + 1) {
+		for mode, name := range modeNames {
+			fmt.Fprintf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", r.cpu, name, r.seconds(mode))
+		}
+	}
+	if load.err == nil { // otherwise, the system has no load averages
+		for i, minutes := range []int{1, 5, 15} {
+			name := fmt.Sprintf("node_load%d", minutes)
+			family(name, "gauge", fmt.Sprintf("%dm load average.", minutes))
+			fmt.Fprintf(text, "%s %g\n", name, load.load[i])
+		}
+	}
+	if pressure := smp.sample(ctx, pressures); pressure.err == nil {
+		family("node_pressure_cpu_waiting_seconds_total", "counter", "Total time in seconds that processes have waited for CPU time.")
+		fmt.Fprintf(text, "node_pressure_cpu_waiting_seconds_total %g\n", pressure.waited.Seconds())
+	}
+	family("cpunc_connections", "gauge", "Open connections.")
+	fmt.Fprintf(text, "cpunc_connections %d\n", connections)
+	family("cpunc_answers_total", "counter", "Replies to each word.")
+	for word := range readings {
+		fmt.Fprintf(text, "cpunc_answers_total{word=%q} %d\n", word.String(), smp.replies[word].Load())
+	}
+	family("cpunc_build_info", "gauge", "Always 1; the labels are the versions of cpunc and Go.")
+	fmt.Fprintf(text, "cpunc_build_info{version=%q,goversion=%q} 1\n", version(), runtime.Version())
+	text.Flush() // an error means that the client has disconnected
+	return nil
+}
+
+// unameLabels returns the labels of node_uname_info. Dashboards list their hosts
+// by it. Where HOST_PROC is set, they describe that host.
+func unameLabels() (labels string, ok bool) {
+	var list []string
+	for _, l := range []struct{ name, file string }{
+		{"domainname", "domainname"}, {"nodename", "hostname"}, {"release", "osrelease"}, {"sysname", "ostype"}, {"version", "version"},
+	} {
+		value, _, err := readText(procFile("sys", "kernel", l.file))
+		if err != nil {
+			return "", false
+		}
+		list = append(list, fmt.Sprintf("%s=%q", l.name, value))
+	}
+	list = append(list, fmt.Sprintf("machine=%q", machine()))
+	return strings.Join(list, ","), true
+}
+
+// statField returns the number in a line of /proc/stat that has only one.
+func statField(stat, name string) (n uint64, ok bool) {
+	_, rest, ok := strings.Cut(stat, "\n"+name+" ")
+	number, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.ParseUint(number, 10, 64)
+	return n, ok && err == nil
+}
