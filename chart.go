@@ -59,7 +59,8 @@ func (c *chart) add(l line) {
 	c.history.add(l.at, l.names[:n], numbers)
 	c.newest = l.columns[:n]
 	if c.whole {
-		c.window = max(c.history.newest()-c.times[0], shortestWindow)
+		whole := c.history.newest() - c.times[0]
+		c.window = max((whole + time.Second - 1).Truncate(time.Second), shortestWindow)
 	}
 }
 
@@ -183,6 +184,9 @@ func (c *chart) panels() (panels []*panel) {
 			panels = append(panels, c.newPanel(group{reading: w}))
 		}
 	}
+	if len(panels) == 0 { // what comes may be anything
+		panels = append(panels, c.newPanel(group{reading: noWord}))
+	}
 	if first := panels[0]; first.host == "" {
 		first.title += "  " + c.subject
 	}
@@ -238,7 +242,7 @@ func (c *chart) ticks(s stretch) (ticks []label) {
 	begin, window := c.start.Add(s.begin), s.step*time.Duration(steps)
 	step := 24 * time.Hour
 	for _, n := range []time.Duration{1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200} {
-		if d := n * time.Second; window <= d*time.Duration(max(1, steps/24)) {
+		if d := n * time.Second; c.window <= d*time.Duration(max(1, steps/24)) {
 			step = d
 			break
 		}
@@ -323,12 +327,14 @@ func (c *chart) caption(hidden int) string {
 	return text
 }
 
-// formatDuration formats a duration without the zeros of Duration.String: 1m,
-// not 1m0s.
+// formatDuration formats a duration without the zeros of Duration.String: 3m,
+// not 3m0s.
 func formatDuration(d time.Duration) string {
 	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-2]
+		}
 	}
 	if d >= time.Second && d <= 120*time.Second && d%time.Second == 0 {
 		text = fmt.Sprintf("%ds", d/time.Second)

@@ -322,6 +322,7 @@ func TestColumnsChange(t *testing.T) {
 // follows it again.
 func TestMove(t *testing.T) {
 	c := chartOf("localhost:5000", 0, nil, sine)
+	c.asked = nil
 	c.move(-1)
 	c.draw(noon, 80, 24)
 	c = chartOf("localhost:5000", 121, []string{"cpu"}, func(s, _ int) float64 { return float64(s % 100) })
@@ -348,6 +349,14 @@ func TestMove(t *testing.T) {
 	c.add(line{at: noon.Add(200 * time.Second), names: []string{"cpu"}, columns: []string{"42.0"}})
 	if got := c.draw(noon, 80, 24).String(); !strings.Contains(got, "until 12:01:45") {
 		t.Errorf("a new line moves the window:\n%s", got)
+	}
+}
+
+func TestFormatDuration(t *testing.T) {
+	for want, d := range map[string]time.Duration{"100ms": 1e8, "1s": 1e9, "60s": 60e9, "120s": 120e9, "3m": 180e9, "2m34s": 154e9, "1h": 3600e9, "24h": 86400e9, "1h0m1s": 3601e9, "10h10m": 36600e9, "10m": 600e9} {
+		if got := formatDuration(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
 	}
 }
 

@@ -120,18 +120,21 @@ func (h *history) newest() time.Duration {
 	return h.times[len(h.times)-1]
 }
 
-// A stretch is a part of a history, divided into steps of equal length. Steps
-// begin at multiples of it, so that a number stays in its step as time goes on.
+// A stretch is a part of a history, divided into steps of equal length. Pairs of
+// them begin at multiples of it, so that a number stays in its pair as time goes
+// on.
 type stretch struct {
 	*history
 	begin, step time.Duration
 	edges       []int // numbers edges[i] to edges[i+1] are those of step i
 }
 
-// stretch returns n steps that cover the given window. The last one contains right.
+// stretch returns an even number n of steps, in pairs, that cover the given
+// window. The last pair contains right.
 func (h *history) stretch(right, window time.Duration, n int) stretch {
-	s := stretch{history: h, step: max(window/time.Duration(n), 1), edges: make([]int, n+1)}
-	s.begin = (right/s.step - time.Duration(n-1)) * s.step
+	s := stretch{history: h, step: max(window/time.Duration(n-2), 1), edges: make([]int, n+1)}
+	last := int(right/s.step) | 1
+	s.begin = time.Duration(last-n+1) * s.step
 	for i := range s.edges {
 		s.edges[i], _ = slices.BinarySearch(h.times, s.begin+time.Duration(i)*s.step)
 	}
