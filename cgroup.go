@@ -148,13 +148,13 @@ func (g controlGroup) used() (used time.Duration, at time.Time, err error) {
 // described in the kernel's documentation, in sched-bwc.rst for version 1 and in
 // cgroup-v2.rst for version 2.
 func (g controlGroup) quota() (q quota, limited bool) {
-	var most, period string
+	var share, period string
 	if g.v2 {
-		most, period, _ = strings.Cut(g.file("cpu.max"), " ")
+		share, period, _ = strings.Cut(g.file("cpu.max"), " ")
 	} else {
-		most, period = g.file("cpu.cfs_quota_us"), g.file("cpu.cfs_period_us")
+		share, period = g.file("cpu.cfs_quota_us"), g.file("cpu.cfs_period_us")
 	}
-	m, err1 := strconv.ParseUint(most, 10, 64) // "max" or -1 means no limit
+	m, err1 := strconv.ParseUint(share, 10, 64) // "max" or -1 means no limit
 	p, err2 := strconv.ParseUint(period, 10, 64)
 	if err1 != nil || err2 != nil || m == 0 || p == 0 {
 		return q, false

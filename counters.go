@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"math"
 	"os"
@@ -129,7 +128,7 @@ func middle(before, after time.Time) time.Time { return before.Add(after.Sub(bef
 //
 // On Linux it does not use gopsutil, which takes the first row for the total
 // and the others for CPUs whatever their names are, skips rows that it cannot
-// parse, does not tell when the kernel was read, and is slower.
+// parse, and does not tell when the kernel was read.
 func (s *stat) read(each bool) (at time.Time, err error) {
 	if procfs {
 		text := buffers.Get().(*[]byte)
@@ -184,24 +183,19 @@ func inOrder(rows []row) []row {
 	return slices.CompactFunc(rows, func(a, b row) bool { return a.cpu == b.cpu })
 }
 
-var setSeed = maphash.MakeSeed()
-
 // parse parses the text of /proc/stat. It finds rows by name, in any order,
 // and ignores invalid ones. The rows of the CPUs are parsed only with each, or
 // if their sum replaces a total that is missing or all zero: LXCFS may write a
 // total of zeros before the real one.
 func (s *stat) parse(text []byte, each bool) (ok bool) {
-	var set maphash.Hash
-	set.SetSeed(setSeed)
 	total := false
 	for line := range bytes.Lines(text) {
 		name, numbers, _ := bytes.Cut(line, []byte(" "))
-		switch {
-		case string(name) == "cpu" && !total:
+		if string(name) == "cpu" && !total {
 			s.total, total = parseCounts(numbers)
-		case cpuNumber(name) >= 0:
+		} else if n := cpuNumber(name); n >= 0 {
 			s.cpus++
-			set.Write(name) // unambiguous without a separator: each name starts with cpu
+			s.set = withCPU(s.set, n)
 		}
 	}
 	summed := s.total == counts{}
@@ -210,23 +204,29 @@ func (s *stat) parse(text []byte, each bool) (ok bool) {
 	}
 	ok = total && !each || len(s.rows) > 0
 	if summed {
-		s.cpus = len(s.rows)
-		set.Reset()
-		set.WriteByte('+') // a sum of the CPUs is not comparable with the kernel's total
-		for _, r := range s.rows {
-			set.WriteString(strconv.Itoa(r.cpu))
-			set.WriteByte(' ')
-			for mode, n := range r.counts {
-				s.total[mode] += n
-			}
-		}
+		s.sum()
 	}
-	s.set = set.Sum64()
 	if !each {
 		s.rows = nil
 	}
 	return ok
 }
+
+// sum makes the total the sum of the rows. Its set is never that of a total of
+// the kernel, because the two are not comparable.
+func (s *stat) sum() {
+	s.cpus, s.set = len(s.rows), 0
+	for _, r := range s.rows {
+		s.set = withCPU(s.set, r.cpu)
+		for mode, n := range r.counts {
+			s.total[mode] += n
+		}
+	}
+	s.set = ^s.set
+}
+
+// withCPU returns a hash of the numbers of CPUs in a set and of one more.
+func withCPU(set uint64, cpu int) uint64 { return set*(maxCPUs+1) + uint64(cpu+1) }
 
 // cpuNumber returns 7 for cpu7, and -1 for anything that is not the name of a
 // CPU.

@@ -52,8 +52,8 @@ func (s *sample) comparable(old *sample) bool {
 }
 
 // slack and slackPart are how much more than the elapsed time counters may
-// gain, absolutely and as a fraction: kernels count in jiffies, in part
-// by separate clocks, and a little late.
+// gain, absolutely and as a fraction: kernels count in jiffies, in part by
+// separate clocks, and a little late.
 const (
 	slack     = 5 * jiffy
 	slackPart = 0.1
@@ -62,12 +62,12 @@ const (
 // A gain is what the counters of one or several CPUs gained between two
 // samples, in units of countRate.
 type gain struct {
-	mode   [modes]float64
-	sum    float64
-	back   float64     // total decrease of counters
-	wrong  float64     // by how much counters may be wrong
-	leaped [modes]bool // gained more than the elapsed time allows
-	time   float64     // elapsed, summed over the CPUs; of one CPU if their number is unknown
+	mode      [modes]float64
+	sum       float64
+	decrease  float64     // of all counters that decreased
+	tolerance float64     // by which counters may be wrong
+	leaped    [modes]bool // gained more than the elapsed time allows
+	time      float64     // elapsed, summed over the CPUs; of one CPU if their number is unknown
 }
 
 // gained compares the counters of that many CPUs. A counter that decreased
@@ -76,8 +76,8 @@ type gain struct {
 func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
 	each := to.at.Sub(from.at).Seconds() * countRate
 	g.time = each * float64(cmp.Or(cpus, 1))
-	g.wrong = (2*jiffy).Seconds()*countRate*float64(cmp.Or(cpus, 1)) + g.time/100
-	most := (each*(1+slackPart) + slack.Seconds()*countRate) * float64(cmp.Or(cpus, runtime.NumCPU()))
+	g.tolerance = (2*jiffy).Seconds()*countRate*float64(cmp.Or(cpus, 1)) + g.time/100
+	limit := (each*(1+slackPart) + slack.Seconds()*countRate) * float64(cmp.Or(cpus, runtime.NumCPU()))
 	var delta [modes]float64
 	for i := range delta {
 		delta[i] = float64(int64(now[i] - old[i])) // exact even above 2⁵³
@@ -85,14 +85,14 @@ func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
 	// Linux counts an idle period as iowait while a task waits for a disk, and
 	// as idle once none does. The whole period then moves from one counter to
 	// the other.
-	if both := delta[modeIdle] + delta[modeIowait]; both >= 0 && both <= most && max(delta[modeIdle], delta[modeIowait]) > most {
+	if both := delta[modeIdle] + delta[modeIowait]; both >= 0 && both <= limit && max(delta[modeIdle], delta[modeIowait]) > limit {
 		delta[modeIdle], delta[modeIowait] = moved(delta[modeIdle], both), moved(delta[modeIowait], both)
 	}
 	for i, n := range delta {
 		switch {
 		case n < 0:
-			g.back -= n
-		case n > most:
+			g.decrease -= n
+		case n > limit:
 			g.leaped[i] = true
 		default:
 			g.mode[i] = n
@@ -113,8 +113,8 @@ func moved(delta, both float64) float64 {
 
 // The fraction of the elapsed time that counters must have gained to be known,
 // and to be trusted if others decreased or leaped. Kernels that count by jiffies
-// miss work between, but hardly nine tenths of the time. After a
-// migration, which resets all counters, some may have gained a little.
+// miss work between, but hardly nine tenths of the time. After a migration,
+// which resets all counters, some may have gained a little.
 const (
 	minCounted = 0.1
 	minTrusted = 0.75
@@ -125,7 +125,7 @@ const (
 // A small decrease, as iowait often has, does not matter.
 func (g gain) known() bool {
 	fraction := minCounted
-	if g.back > g.wrong || g.leaped != [modes]bool{} {
+	if g.decrease > g.tolerance || g.leaped != [modes]bool{} {
 		fraction = minTrusted
 	}
 	return g.sum > 0 && g.sum >= fraction*g.time
@@ -135,7 +135,7 @@ func (g gain) known() bool {
 // reset, as with an idle counter that stands still. A short time in which the
 // others gained more says nothing then.
 func (g gain) standsStill() bool {
-	return g.back == 0 && g.leaped == [modes]bool{} && g.sum < minCounted*g.time
+	return g.decrease == 0 && g.leaped == [modes]bool{} && g.sum < minCounted*g.time
 }
 
 // totalGain returns the gain of the machine. It is unknown if a CPU went online
@@ -179,14 +179,14 @@ func (g gain) shares() []float64 {
 		left -= tenths[i]
 	}
 	for ; left > 0; left-- {
-		most := 0
+		largest := 0
 		for i := range rest {
-			if rest[i] > rest[most] {
-				most = i
+			if rest[i] > rest[largest] {
+				largest = i
 			}
 		}
-		tenths[most]++
-		rest[most]--
+		tenths[largest]++
+		rest[largest]--
 	}
 	for i, n := range tenths {
 		percent[i] = float64(n) / 10
@@ -227,7 +227,7 @@ func cores(from, to *sample) []float64 {
 func busyByClock(from, to *sample) float64 {
 	g := totalGain(from, to)
 	free := g.mode[modeIdle] + g.mode[modeIowait]
-	if !g.known() || to.cpus == 0 || g.time <= 0 || g.leaped[modeIdle] || g.leaped[modeIowait] || free > g.time+g.wrong {
+	if !g.known() || to.cpus == 0 || g.time <= 0 || g.leaped[modeIdle] || g.leaped[modeIowait] || free > g.time+g.tolerance {
 		return math.NaN()
 	}
 	return min(max(0, 100*(1-free/g.time)), 100)
