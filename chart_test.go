@@ -134,6 +134,7 @@ func TestFrames(t *testing.T) {
 		})), 80, 24},
 		{"machines", chartOf("web1, web2", 61, machines, hot), 80, 24},
 		{"modes", chartOf("localhost:5000", 61, namesOf(0, modesWord), inModes), 80, 24},
+		{"marked", with(look{colors: 6}, chartOf("localhost:5000", 61, namesOf(0, modesWord), inModes)), 80, 16},
 		{"three", three, 80, 24},
 		{"negative", negative, 80, 24},
 		{"stopped", stopped, 110, 20},

@@ -111,7 +111,11 @@ func (p *panel) draw(f *frame, s stretch, left int, ticks []label) {
 		p.heat.draw(f, s, p.columns, left, p.y+1)
 	case p.isStack():
 		p.drawGrid(f, left, ticks)
-		drawStack(f, s, p.columns[:len(p.columns)-1], p.look, p.mark, left, p.y+1, p.rows)
+		mark := p.mark
+		if !p.ascii && !p.hasMarks() {
+			mark = nil
+		}
+		drawStack(f, s, p.columns[:len(p.columns)-1], mark, left, p.y+1, p.rows)
 	default:
 		p.drawGrid(f, left, ticks)
 		p.drawCurves(f, s, left, p.y+1)
@@ -269,7 +273,11 @@ func marksOf(sc scale, bins []bin, curve int) (marks []mark) {
 
 // hasMarks reports whether the curves need marks to be told apart.
 func (p *panel) hasMarks() bool {
-	return !p.ascii && (p.mono || len(p.columns) > p.colors)
+	curves := len(p.columns)
+	if p.isStack() {
+		curves-- // idle has none
+	}
+	return !p.ascii && (p.mono || curves > p.colors)
 }
 
 // mark returns the mark of curve i, which is the same for all curves if they

@@ -9,9 +9,9 @@ import (
 var eighths = [...]string{"", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"}
 
 // drawStack draws shares of 100 percent on top of each other. In each cell, it
-// tells two of them apart at an eighth of its height. Without colors, it fills
-// them with marks.
-func drawStack(f *frame, s stretch, columns []int, l look, mark func(i int) string, x, y, rows int) {
+// tells two of them apart at an eighth of its height. If there is a mark for each,
+// it fills them with marks.
+func drawStack(f *frame, s stretch, columns []int, mark func(i int) string, x, y, rows int) {
 	shares := make([][]bin, len(columns))
 	for i, column := range columns {
 		shares[i] = s.covered(column)
@@ -21,7 +21,7 @@ func drawStack(f *frame, s stretch, columns []int, l look, mark func(i int) stri
 		for row := range rows {
 			layers := layersOf(tops, 8*(rows-1-row))
 			text, st := stackCell(layers)
-			if middle := layers[half]; l.mono || l.ascii {
+			if middle := layers[half]; mark != nil {
 				text, st = "", style{fg: curveInk(middle)}
 				if middle >= 0 {
 					text = mark(middle)
