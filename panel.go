@@ -18,13 +18,12 @@ type panel struct {
 	extents []extent // of each column in the window
 	cpus    int      // at which load averages have a line; 0 if that is unknown
 
-	// Set by lay.
-	last      bool // whether the time is under its curves
-	y, height int  // rows of the frame, without that of the time
-	rows      int  // of curves
-	axis      scale
-	heat      heatMap
-	legend    [][]entry
+	// Set by the layout.
+	y, rows int // of the frame: the title's, and how many are for curves
+	axis    scale
+	heat    heatMap
+	legend  [][]entry
+	last    bool // whether the time is under the curves
 }
 
 const (
