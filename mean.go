@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"math"
 	"slices"
 	"sort"
@@ -30,6 +31,21 @@ type meanRecord struct {
 	slept  time.Duration // how long the machine had been suspended then
 }
 
+// run adds samples until ctx is done.
+func (r *meanRecord) run(ctx context.Context, read func() *sample) {
+	defer onPanic()
+	due := time.NewTicker(meanEvery)
+	defer due.Stop()
+	for {
+		r.add(read())
+		select {
+		case <-due.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // add adds a sample of the totals. It may be called at any time, but only the
 // samples that are needed are kept.
 func (r *meanRecord) add(now *sample) {
@@ -54,7 +70,7 @@ func (r *meanRecord) check(now *sample) {
 	slept := suspended()
 	switch old := r.newest; {
 	case old == nil:
-	case !now.comparable(old), slept-r.slept >= minSleep:
+	case slept-r.slept >= minSleep:
 		r.past = nil
 	case now.at.Sub(old.at) < minChecked:
 		return

@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,7 +65,8 @@ type peakAsker struct {
 type peakTest struct {
 	*kernel
 	peakRecord
-	step func() *sample
+	step        func() *sample
+	slow, blank atomic.Bool // whether step takes a second, once; whether it returns no counters
 }
 
 func (a *peakAsker) ask(ctx context.Context) string {
@@ -83,7 +86,15 @@ func recorded(t *testing.T, load func(cpu, tick int) bool, test func(ctx context
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &peakTest{kernel: newKernel(2, load)}
-		r.step = func() *sample { return r.read(totals) }
+		r.step = func() *sample {
+			switch {
+			case r.slow.Swap(false):
+				time.Sleep(time.Second)
+			case r.blank.Load():
+				return &sample{at: time.Now(), stat: stat{cpus: 2}}
+			}
+			return r.read(totals)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		test(ctx, r)
@@ -215,6 +226,7 @@ func TestPeakIsReadWhileWanted(t *testing.T) {
 				r.step = func() *sample { reads++; return step() }
 				test.use(ctx, &peakAsker{record: r}, &peakAsker{record: r})
 				time.Sleep(2 * time.Hour)
+				synctest.Wait()
 				if took := time.Duration(reads) * peakStep; took != test.want {
 					t.Errorf("read for %v, want %v", took, test.want)
 				}
@@ -240,8 +252,7 @@ func TestPeakOfOddSteps(t *testing.T) {
 		want string
 	}{
 		{"late by a second", func(_, tick int) bool { return 110 <= tick && tick < 170 }, func(r *peakTest) {
-			step := r.step
-			r.step = func() *sample { time.Sleep(time.Second); r.step = step; return step() }
+			r.slow.Store(true)
 		}, "54.5"}, // 600 ms of the 1.1 s
 		{"unreadable", func(_, tick int) bool { return 100 <= tick && tick < 300 }, func(r *peakTest) {
 			r.breakDown(errors.New("not now"))
@@ -254,9 +265,11 @@ func TestPeakOfOddSteps(t *testing.T) {
 			r.plug(2)
 		}, "0.0"},
 		{"unknown throughout", never, func(r *peakTest) {
-			r.step = func() *sample { return &sample{at: time.Now(), stat: stat{cpus: 2}} }
-			r.maxima = nil
+			r.blank.Store(true)
 			time.Sleep(time.Second)
+			r.peakRecord.mu.Lock()
+			defer r.peakRecord.mu.Unlock()
+			r.maxima = nil
 		}, "NaN"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -306,6 +319,29 @@ func TestFirstPeak(t *testing.T) {
 			})
 		})
 	}
+}
+
+// However many sessions request peak, the totals are read once at each step.
+func TestPeakReadsAreBounded(t *testing.T) {
+	inBubble(t, time.Minute, quarter, func(t *testing.T, k *kernel, smp *sampler) {
+		var sessions sync.WaitGroup
+		for range 100 {
+			sessions.Go(func() {
+				c := connect(t, smp)
+				for range 20 {
+					c.ask("peak")
+					time.Sleep(time.Second)
+				}
+			})
+		}
+		time.Sleep(10 * time.Second)
+		reads := k.reads()
+		time.Sleep(10 * time.Second)
+		if n := k.reads()[totals] - reads[totals]; n < 100 || n > 120 {
+			t.Errorf("the totals were read %d times in 10 s", n)
+		}
+		sessions.Wait()
+	})
 }
 
 // A session that ends does not want peak any more, nor does a request over HTTP that has
@@ -362,4 +398,38 @@ func TestPeakOfThisMachine(t *testing.T) {
 			t.Errorf("%q, %v after %v, want %q", got, err, time.Since(begin), want)
 		}
 	})
+}
+
+// A window that is hardly longer than a jiffy says nothing.
+func TestPeakOfShortWindow(t *testing.T) {
+	recorded(t, func(_, tick int) bool { return tick == 90000 }, func(ctx context.Context, r *peakTest) {
+		silent := &peakAsker{record: r}
+		silent.ask(ctx)
+		time.Sleep(15 * time.Minute)
+		(&peakAsker{record: r}).ask(ctx)
+		time.Sleep(2 * jiffy)
+		if got := silent.ask(ctx); got != "0.0" {
+			t.Errorf("%s, want 0.0", got)
+		}
+	})
+}
+
+// Where idle stands still, a short burst of another counter does not make a peak.
+func TestPeakWithoutIdle(t *testing.T) {
+	var r peakRecord
+	var all []*sample
+	for n := range 31 {
+		s := &sample{at: time.Unix(1e9, 0).Add(time.Duration(n) * peakStep), stat: stat{cpus: 2, total: counts{modeIdle: 1000}}}
+		if n >= 10 {
+			s.total[modeUser] = uint64(min(5*(n-10), 30))
+		}
+		r.step(s)
+		all = append(all, s)
+	}
+	if got := r.peak(all[0], all[30]); !math.IsNaN(got) {
+		t.Errorf("%v, want NaN", got)
+	}
+	if got := r.peak(all[9], all[17]); got != 100 { // counters that account for enough are trusted
+		t.Errorf("%v, want 100", got)
+	}
 }

@@ -255,18 +255,7 @@ func (s *sampler) wantMean(ctx context.Context) {
 	}
 	s.firstMean.Do(func() {
 		say("mean is nan for the first minute (a listener that has run for longer has it at once: cpunc -l)")
-		go func() { // ends with the session
-			defer onPanic()
-			due := time.NewTicker(meanEvery)
-			defer due.Stop()
-			for ctx.Err() == nil {
-				s.means.add(s.sample(ctx, totals))
-				select {
-				case <-due.C:
-				case <-ctx.Done():
-				}
-			}
-		}()
+		go s.means.run(ctx, func() *sample { return s.sample(ctx, totals) }) // ends with the session
 	})
 }
 
