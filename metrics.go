@@ -26,20 +26,6 @@ func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *rat
 	family := func(name, kind, help string) {
 		fmt.Fprintf(text, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", name, help, kind)
 	}
-	if labels, ok := unameLabels(); ok {
-		family("node_uname_info", "gauge", "Labeled system information as provided by the uname system call.")
-		fmt.Fprintf(text, "node_uname_info{%s} 1\n", labels)
-	}
-	stat, _, _ := readText(procFile("stat"))
-	for _, m := range []struct{ field, name, help string }{
-		{"btime", "node_boot_time_seconds", "Node boot time, in unixtime."},
-		{"procs_running", "node_procs_running", "Number of processes in runnable state."},
-	} {
-		if n, ok := statField(stat, m.field); ok {
-			family(m.name, "gauge", m.help)
-			fmt.Fprintf(text, "%s %d\n", m.name, n)
-		}
-	}
 	family("node_cpu_seconds_total", "counter", "Seconds the CPUs spent in each mode.")
 	ratchet.hold(cores.rows)
 	for r, ok := ratchet.next(0); ok; r, ok = ratchet.next(r.cpu + 1) {
@@ -57,6 +43,20 @@ func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *rat
 	if pressure := smp.sample(ctx, pressures); pressure.err == nil {
 		family("node_pressure_cpu_waiting_seconds_total", "counter", "Total time in seconds that processes have waited for CPU time.")
 		fmt.Fprintf(text, "node_pressure_cpu_waiting_seconds_total %g\n", pressure.waited.Seconds())
+	}
+	if labels, ok := unameLabels(); ok {
+		family("node_uname_info", "gauge", "Labeled system information as provided by the uname system call.")
+		fmt.Fprintf(text, "node_uname_info{%s} 1\n", labels)
+	}
+	stat, _, _ := readText(procFile("stat"))
+	for _, m := range []struct{ field, name, help string }{
+		{"btime", "node_boot_time_seconds", "Node boot time, in unixtime."},
+		{"procs_running", "node_procs_running", "Number of processes in runnable state."},
+	} {
+		if n, ok := statField(stat, m.field); ok {
+			family(m.name, "gauge", m.help)
+			fmt.Fprintf(text, "%s %d\n", m.name, n)
+		}
 	}
 	family("cpunc_connections", "gauge", "Open connections.")
 	fmt.Fprintf(text, "cpunc_connections %d\n", connections)
