@@ -1,56 +1,71 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"math"
 	"strconv"
 	"time"
 )
 
-// A clock says when ticks are due: tick n is due n intervals after the start,
-// so that delays do not add up. With an interval of 0, every tick is due at
-// once.
+// errEnd ends a run without a failure.
+var errEnd = errors.New("end of the run")
+
+// A clock says when the next tick is due. Each tick is due a whole number of
+// intervals after the one before, so that delays do not add up. With an interval
+// of 0, every tick is due at once.
 type clock struct {
-	start    time.Time
+	due      time.Time
 	interval time.Duration
 }
 
-func (c clock) at(n int) time.Time { return c.start.Add(time.Duration(n) * c.interval) }
-
-// after returns the tick that follows tick n at the time now: the first one
-// that is not due yet, or has been due for at most late. The ticks before it
-// are skipped.
-func (c clock) after(n int, now time.Time, late time.Duration) int {
-	n++
-	if missed := now.Sub(c.at(n)) - late; missed > 0 && c.interval > 0 {
-		n += int((missed + c.interval - 1) / c.interval)
+// next returns the clock of the next tick, the first one that is not due before
+// t. The ticks in between are skipped.
+func (c clock) next(t time.Time) clock {
+	c.due = c.due.Add(c.interval)
+	if missed := t.Sub(c.due); missed > 0 && c.interval > 0 {
+		c.due = c.due.Add((missed + c.interval - 1) / c.interval * c.interval)
 	}
-	return n
+	return c
 }
 
-// stamp returns the time of tick n by the current wall clock, or now if the tick
-// is later than an interval.
-func (c clock) stamp(n int, now time.Time) time.Time {
-	if off := c.at(n).Sub(now); -off <= c.interval {
+// stamp returns the time of the tick by the current wall clock, or now if the
+// tick is later than an interval.
+func (c clock) stamp(now time.Time) time.Time {
+	if off := c.due.Sub(now); -off <= c.interval {
 		return now.Add(off)
 	}
 	return now
 }
 
-// pauses pass on each pause of the chart or of --ask to the poller, as a
-// channel that is closed when the pause ends. There is only one sender, and the
-// buffer holds one pause, so sending never blocks.
-type pauses chan (<-chan struct{})
-
-// begin begins a pause and returns the function that ends it.
-func (p pauses) begin() (resume func()) {
-	done := make(chan struct{})
+// sleep waits for d. It returns errEnd if ctx is done first.
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
-	case <-p: // a pause that ended before polling noticed it
-	default:
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return errEnd
 	}
-	p <- done
-	return func() { close(done) }
+}
+
+// A brake holds up a run, for the button of the chart and for --ask: during a
+// pause, the one token for which the channel has room is in it.
+type brake chan struct{}
+
+func newBrake() brake { return make(brake, 1) }
+
+func (b brake) pause()  { b <- struct{}{} }
+func (b brake) resume() { <-b }
+
+// wait waits until there is no pause. It returns errEnd if ctx is done first.
+func (b brake) wait(ctx context.Context) error {
+	select {
+	case b <- struct{}{}:
+		<-b
+		return nil
+	case <-ctx.Done():
+		return errEnd
+	}
 }
 
 // parseDuration parses a duration as people type it: 2, 0.5, 500ms or 1m. A

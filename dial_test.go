@@ -52,6 +52,9 @@ func polled(t *testing.T, p *poller) (lines []string, err error) {
 	if p.wait == 0 {
 		p.wait = 10 * time.Second
 	}
+	if p.brake == nil {
+		p.brake = newBrake()
+	}
 	if p.hosts == nil {
 		p.hosts = []*host{{address: address{network: "tcp", host: "alpha", port: "5000"}}}
 	}
@@ -88,16 +91,16 @@ func TestTicksKeepTheirPhase(t *testing.T) {
 // After a pause the ticks keep their phase, and missed ticks are skipped.
 func TestPauseIsAGap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rests := make(pauses, 1)
+		b := newBrake()
 		go func() {
 			for _, pause := range []time.Duration{3 * time.Second, 700 * time.Millisecond} {
 				time.Sleep(1250 * time.Millisecond)
-				resume := rests.begin()
+				b.pause()
 				time.Sleep(pause)
-				resume()
+				b.resume()
 			}
 		}()
-		lines, err := polled(t, &poller{interval: time.Second, count: 6, pauses: rests, dial: scripted(t, func(n int, _ string, conn net.Conn) {
+		lines, err := polled(t, &poller{interval: time.Second, count: 6, brake: b, dial: scripted(t, func(n int, _ string, conn net.Conn) {
 			fmt.Fprintf(conn, "%d.0\n", n)
 		})})
 		if err != nil {
@@ -435,6 +438,7 @@ func TestBye(t *testing.T) {
 				words:    []word{cpuWord, loadWord},
 				interval: time.Second,
 				wait:     10 * time.Second,
+				brake:    newBrake(),
 				emit:     func(line) error { return nil },
 				dial: scripted(t, func(n int, request string, conn net.Conn) {
 					requests = append(requests, request)
@@ -745,6 +749,7 @@ func TestLostAtTheEnd(t *testing.T) {
 			interval: time.Second,
 			count:    1,
 			keep:     true,
+			brake:    newBrake(),
 			dial:     func(context.Context, address) (net.Conn, error) { return nil, errors.New("refused") },
 			emit: func(line) error {
 				if said := strings.Count(messages(), "refused; reconnecting\n"); said != run+1 {
@@ -911,7 +916,7 @@ func TestCommandEndsFirst(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		p := &poller{
 			hosts: []*host{{address: address{network: command, host: "ssh web1"}}}, words: []word{cpuWord},
-			interval: time.Second, wait: 10 * time.Second, emit: func(line) error { return nil },
+			interval: time.Second, wait: 10 * time.Second, brake: newBrake(), emit: func(line) error { return nil },
 			dial: scripted(t, func(n int, _ string, conn net.Conn) {
 				if n == 3 {
 					conn.Close()

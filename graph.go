@@ -13,18 +13,17 @@ import (
 // A graph shows a chart on the controlling terminal. Lines never wait for the
 // terminal: only the goroutine that draws does.
 type graph struct {
-	pauses          pauses
+	brake           brake
 	quit, interrupt func()        // called when the user presses q or Ctrl-C
 	changed         chan struct{} // signals that the chart has changed
 	ctrlZ           chan struct{}
 	end             chan struct{} // closed to end run
 	done            chan struct{} // closed when run has returned; nil if it was not started
 
-	mu     sync.Mutex // protects the fields below; never held while drawing
-	chart  chart
-	w, h   int    // size of the last picture
-	stale  bool   // whether the next picture must replace everything on the screen
-	resume func() // ends the pause of the button
+	mu    sync.Mutex // protects the fields below; never held while drawing
+	chart chart
+	w, h  int  // size of the last picture
+	stale bool // whether the next picture must replace everything on the screen
 
 	terminal atomic.Pointer[terminal] // nil while it is not taken over
 }
@@ -34,10 +33,10 @@ const framePause = 100 * time.Millisecond // between pictures
 // newGraph returns a graph that takes lines but is not open yet. It calls quit
 // when the user quits, and interrupt when the user presses Ctrl-C, which is no
 // signal while the terminal is in raw mode.
-func newGraph(c chart, rests pauses, quit, interrupt func()) *graph {
+func newGraph(c chart, b brake, quit, interrupt func()) *graph {
 	return &graph{
 		chart:     c,
-		pauses:    rests,
+		brake:     b,
 		quit:      quit,
 		interrupt: interrupt,
 		changed:   make(chan struct{}, 1),
@@ -254,11 +253,11 @@ func (g *graph) toggle() {
 	g.change(func(c *chart) {
 		c.stopped = !c.stopped
 		if c.stopped {
-			g.resume = g.pauses.begin()
+			g.brake.pause()
 			return
 		}
 		c.gap()
-		g.resume()
+		g.brake.resume()
 	})
 }
 

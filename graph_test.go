@@ -42,7 +42,7 @@ func (k *keyboard) Write(p []byte) (int, error) {
 func TestPasteAtTheBeginning(t *testing.T) {
 	for range 10 {
 		quit := make(chan struct{})
-		g := newGraph(chart{window: time.Minute, location: time.UTC, asked: []word{cpuWord}}, make(pauses, 1), func() { close(quit) }, func() {})
+		g := newGraph(chart{window: time.Minute, location: time.UTC, asked: []word{cpuWord}}, newBrake(), func() { close(quit) }, func() {})
 		g.done = make(chan struct{})
 		keys, typed := io.Pipe()
 		go typed.Write(slices.Concat(bytes.Repeat([]byte("0"), 1000), []byte("q"), bytes.Repeat([]byte("0"), 100)))
@@ -72,7 +72,7 @@ func TestPasteAtTheBeginning(t *testing.T) {
 func TestBlockedTerminal(t *testing.T) {
 	for _, blocks := range []string{"write", "drain"} {
 		restored := make(chan string, 2)
-		g := newGraph(chart{window: time.Minute, location: time.UTC, asked: []word{cpuWord}}, make(pauses, 1), func() {}, func() {})
+		g := newGraph(chart{window: time.Minute, location: time.UTC, asked: []word{cpuWord}}, newBrake(), func() {}, func() {})
 		tty := &blockedTerminal{keyboard: keyboard{slept: true}, at: blocks, release: make(chan struct{})}
 		var keys *io.PipeWriter
 		tty.keys, keys = io.Pipe()

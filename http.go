@@ -363,10 +363,9 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 	}
 	conn := http.NewResponseController(out)
 	conn.SetReadDeadline(time.Time{}) // the client sends nothing more
-	c := clock{time.Now(), cmp.Or(interval, minWindow)}
-	for n := 0; ; {
+	for c := (clock{time.Now(), cmp.Or(interval, minWindow)}); ; {
 		l, failed := w.read(s, readings)
-		l.at = c.stamp(n, time.Now())
+		l.at = c.stamp(time.Now())
 		conn.SetWriteDeadline(time.Now().Add(stuckTime))
 		for _, err := range failed {
 			s.note(err.Error())
@@ -375,9 +374,9 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 		if l.answered && lines.show(l) != nil || conn.Flush() != nil {
 			return
 		}
-		n = c.after(n, time.Now(), 0)
+		c = c.next(time.Now())
 		select {
-		case <-time.After(time.Until(c.at(n))):
+		case <-time.After(time.Until(c.due)):
 		case <-r.Context().Done():
 			return
 		case <-w.ctx.Done():

@@ -86,7 +86,7 @@ Each of these files uses only the ones below it:
 	reading.go     readings, computed from two samples
 	cgroup.go      the control group of this process
 	counters.go    CPU counters, load averages and pressure from the kernel
-	clock.go       when ticks are due; pauses
+	clock.go       when ticks are due; the brake; durations
 	say.go         messages on standard error
 	system_*.go    differences between operating systems
 */
@@ -175,8 +175,8 @@ func run(args []string) error {
 func dial(ctx context.Context, opt *options, sig *signals) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	rests := make(pauses, 1)
-	p := newPoller(opt, rests)
+	brake := newBrake()
+	p := newPoller(opt, brake)
 	out := output{ctx, os.Stdout}
 	pipe := reopenStdout()
 	if pipe != nil {
@@ -200,7 +200,7 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 		if isUnread(os.Stdin) && !opt.replay && !opt.read.stdin && len(opt.operands) == 0 {
 			say("warning: standard input is not read (to draw it: cpunc -g -)")
 		}
-		g := newGraph(newChart(opt, p.hosts), rests, cancel, sig.interrupt)
+		g := newGraph(newChart(opt, p.hosts), brake, cancel, sig.interrupt)
 		defer g.close()
 		if len(opt.commands) == 0 {
 			if err := g.open(); err != nil {
@@ -219,7 +219,7 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 		}
 	}
 	if opt.ask {
-		go askAtInterrupts(ctx, sig.asking, rests, cancel) // ends with ctx
+		go askAtInterrupts(ctx, sig.asking, brake, cancel) // ends with ctx
 	}
 	takers = append(takers, &lines)
 	if gate != nil {
@@ -237,7 +237,7 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 	if opt.replay {
 		buffered := bufio.NewWriterSize(&out, maxInput)
 		lines.w = buffered
-		r := replay{in: os.Stdin, count: p.count, pauses: rests, show: p.emit, flush: buffered.Flush}
+		r := replay{in: os.Stdin, count: p.count, brake: brake, show: p.emit, flush: buffered.Flush}
 		if err = r.run(ctx); err == nil && opt.graph && (gate == nil || !gate.met) {
 			<-ctx.Done() // the chart of a log stays until the user quits
 		}
@@ -281,7 +281,7 @@ func summarize(hosts []*host, sum *summary) {
 }
 
 // newPoller returns a poller that is set up as the options say.
-func newPoller(opt *options, rests pauses) *poller {
+func newPoller(opt *options, b brake) *poller {
 	d := dialer{wait: opt.wait.Duration, first: opt.interval.Duration, verbose: opt.verbose > 0, stderr: os.Stderr}
 	if opt.graph { // a command's messages must not overwrite the chart
 		d.stderr = stderr
@@ -295,7 +295,7 @@ func newPoller(opt *options, rests pauses) *poller {
 		keep:     opt.keep,
 		chart:    opt.graph,
 		dial:     d.dial,
-		pauses:   rests,
+		brake:    b,
 	}
 	for _, a := range opt.addresses {
 		p.hosts = append(p.hosts, &host{address: a, hint: hint(opt, a)})

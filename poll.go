@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +15,6 @@ import (
 )
 
 const (
-	maxLate = 100 * time.Millisecond // a tick may always be this late, even if the interval is short
-
 	minPause = 500 * time.Millisecond // between attempts to reconnect
 	maxPause = 30 * time.Second
 )
@@ -57,7 +54,7 @@ type poller struct {
 	chart    bool          // the same for hosts that have replied, but not for commands
 	dial     func(context.Context, address) (net.Conn, error)
 	emit     func(line) error
-	pauses   pauses
+	brake    brake
 
 	end    context.CancelCauseFunc // ends the run; the first cause counts
 	asking sync.WaitGroup          // goroutines of ticks
@@ -81,128 +78,87 @@ func (p *poller) run(ctx context.Context) error {
 // is done.
 func (p *poller) poll(ctx context.Context) error {
 	if !p.keep { // the first tick needs all of them
-		if _, ok := p.tick(ctx, nil, time.Time{}); !ok {
-			return errEnd
+		if _, err := p.tick(ctx, nil, nil); err != nil {
+			return err
 		}
 	}
-	// A single host may reply late. With several hosts, or with keep, a host
-	// that has not replied before the next tick leaves a gap; but see
-	// mayTakeLonger.
-	patient := len(p.hosts) == 1 && !p.keep || p.interval == 0
 	c := clock{time.Now(), p.interval}
-	n := 0
-	for lines := 0; p.count == 0 || lines < p.count; lines++ {
-		ws, tick, err := p.next(ctx, c, n)
+	for n := 0; p.count == 0 || n < p.count; n++ {
+		ws, err := p.next(ctx, &c)
 		if err != nil {
 			return err
 		}
-		var deadline time.Time
-		if !patient && (lines > 0 || !p.mayTakeLonger()) {
-			deadline = latest(c.at(tick+1), time.Now().Add(p.interval/2)) // at least half an interval, even if the tick began late
+		l, err := p.tick(ctx, ws, p.missed(c, n == 0))
+		if err == nil {
+			err = p.brake.wait(ctx)
 		}
-		l, ok := p.tick(ctx, ws, deadline)
-		if !ok {
-			return errEnd
+		if err != nil {
+			return err
 		}
-		if lines == 0 && p.hosts[0].network == memory {
-			c.start = l.at // the first line covers the interval that ends with it
+		if n == 0 && p.hosts[0].network == memory {
+			c.due = l.at // the first line covers the interval that ends with it
 		}
-		if p.interval > 0 {
-			l.at = c.stamp(tick, l.at)
-		}
+		replied := l.at
+		l.at = c.stamp(replied)
 		if err := p.emit(l); err != nil {
 			return err
 		}
-		n = p.following(&c, tick, patient, l.answered)
+		c = c.next(replied) // a tick that was due before the reply to another one would cover less than an interval
+		if p.interval == 0 && !l.answered {
+			c.due = time.Now().Add(time.Second) // otherwise, nan would be printed without pause
+		}
 	}
 	return errEnd
 }
 
-// next waits for tick n, or for the next request of the input, and returns the
-// words and the tick.
-func (p *poller) next(ctx context.Context, c clock, n int) ([]word, int, error) {
+// next waits for the next request of the input, or for the tick that is due
+// next, and returns the words.
+func (p *poller) next(ctx context.Context, c *clock) ([]word, error) {
 	if p.input != nil {
 		ws, err := p.request(ctx)
-		return ws, n, err
-	}
-	n, err := p.due(ctx, c, n)
-	return p.words, n, err
-}
-
-// following returns the tick after n, which has just ended.
-func (p *poller) following(c *clock, n int, patient, answered bool) int {
-	now := time.Now()
-	switch {
-	case p.interval > 0 && patient:
-		return c.after(n, now, 0)
-	case p.interval > 0:
-		return c.after(n, now, p.late())
-	case p.input == nil && !answered:
-		c.start = now.Add(time.Second) // otherwise, nan would be printed without pause
-	}
-	return n
-}
-
-// late returns how late a tick may begin.
-func (p *poller) late() time.Duration { return max(p.interval/2, maxLate) }
-
-// mayTakeLonger reports whether the first tick has no time limit: a command may
-// take long to connect, and the first line of this machine takes an interval.
-func (p *poller) mayTakeLonger() bool {
-	return slices.ContainsFunc(p.hosts, func(h *host) bool {
-		return h.network == command && !p.keep || h.network == memory
-	})
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
-}
-
-// await returns the next value from ch, or errEnd if ctx is done first. While
-// polling is paused, it does not return a value.
-func await[T any](ctx context.Context, p *poller, ch <-chan T) (got T, err error) {
-	for {
-		select {
-		case got = <-ch:
-			return got, nil
-		case resume := <-p.pauses:
-			select {
-			case <-resume:
-			case <-ctx.Done():
-			}
-		case <-ctx.Done():
-			return got, errEnd
+		if err == nil {
+			err = p.brake.wait(ctx)
 		}
+		return ws, err
 	}
-}
-
-// due waits for tick n and returns it. If that is too late, because polling was
-// paused, it waits for a later tick instead.
-func (p *poller) due(ctx context.Context, c clock, n int) (int, error) {
 	for {
-		if _, err := await(ctx, p, time.After(time.Until(c.at(n)))); err != nil {
-			return n, err
+		err := sleep(ctx, time.Until(c.due))
+		if err == nil {
+			err = p.brake.wait(ctx)
 		}
 		now := time.Now()
-		if p.interval == 0 || now.Sub(c.at(n)) <= p.late() {
-			return n, nil
+		if err != nil || now.Sub(c.due) <= p.interval/2 || p.interval == 0 {
+			return p.words, err
 		}
-		n = c.after(n, now, 0)
+		*c = c.next(now) // after a pause
 	}
+}
+
+// missed returns when the tick of c ends although replies are missing, which are
+// then gaps, or nil if it waits for all of them.
+func (p *poller) missed(c clock, first bool) <-chan time.Time {
+	switch {
+	case p.interval == 0, len(p.hosts) == 1 && !p.keep: // as long as -w allows
+		return nil
+	case first && slices.ContainsFunc(p.hosts, func(h *host) bool { return h.network == command && !p.keep || h.network == memory }):
+		return nil // a command may take long to connect, and the first line of this machine takes an interval
+	}
+	return time.After(time.Until(c.due.Add(p.interval)))
 }
 
 // request returns the next request from the input.
 func (p *poller) request(ctx context.Context) ([]word, error) {
 	for {
-		in, err := await(ctx, p, p.input.next())
-		if err == nil && in.err == io.EOF {
-			err = errEnd
+		var in textLine
+		select {
+		case in = <-p.input.next():
+		case <-ctx.Done():
+			return nil, errEnd
 		}
-		if err = cmp.Or(err, in.err); err != nil {
-			return nil, err
+		if in.err == io.EOF {
+			return nil, errEnd
+		} else if in.err != nil {
+			return nil, in.err
 		}
 		names := strings.Fields(in.text)
 		if len(names) == 0 { // ignore blank lines
@@ -217,17 +173,17 @@ func (p *poller) request(ctx context.Context) ([]word, error) {
 }
 
 // A result is the outcome for a host at one tick: its replies, or nil for a
-// gap. A result without a host ends the tick.
+// gap.
 type result struct {
 	host    *host
 	replies [][]string
 }
 
 // tick polls every host that is not busy, each in its own goroutine, and
-// collects the replies into a line until deadline, or without limit if that is
-// zero. Without words, it only connects. It reports false if ctx is done first.
-func (p *poller) tick(ctx context.Context, ws []word, deadline time.Time) (l line, ok bool) {
-	results := make(chan result, len(p.hosts)+1) // buffered, because nobody reads late results
+// collects the replies into a line until all have come, or missed. Without words,
+// it only connects.
+func (p *poller) tick(ctx context.Context, ws []word, missed <-chan time.Time) (line, error) {
+	results := make(chan result, len(p.hosts)) // late results land where nobody reads them
 	waiting := 0
 	for _, h := range p.hosts {
 		h.replies = nil
@@ -239,25 +195,27 @@ func (p *poller) tick(ctx context.Context, ws []word, deadline time.Time) (l lin
 			p.asking.Go(func() { defer onPanic(); p.ask(ctx, h, ws, results) }) // ends when the host has replied, or with ctx
 		}
 	}
-	l.at = time.Now()
-	if !deadline.IsZero() {
-		defer time.AfterFunc(time.Until(deadline), func() { results <- result{} }).Stop()
-	}
+	at := time.Now()
 	for waiting > 0 {
-		r, err := await(ctx, p, results)
-		if err != nil {
-			return l, false
+		select {
+		case r := <-results:
+			waiting--
+			r.host.take(ws, r.replies)
+			if r.replies != nil && p.interval > 0 {
+				at = time.Now()
+			}
+		case <-missed:
+			waiting = 0
+		case <-ctx.Done():
+			return line{}, errEnd
 		}
-		if r.host == nil {
-			break
-		}
-		if r.replies != nil && p.interval > 0 {
-			l.at = time.Now()
-		}
-		r.host.take(ws, r.replies)
-		waiting--
 	}
-	l.settled = true
+	return p.line(at, ws), nil
+}
+
+// line returns the replies to the current tick.
+func (p *poller) line(at time.Time, ws []word) line {
+	l := line{at: at, settled: true}
 	for _, h := range p.hosts {
 		prefix := ""
 		if len(p.hosts) > 1 || h.label != "" {
@@ -267,7 +225,7 @@ func (p *poller) tick(ctx context.Context, ws []word, deadline time.Time) (l lin
 		l.settled = l.settled && h.settled
 		l.add(prefix, ws, h.replies, h.cores)
 	}
-	return l, true
+	return l
 }
 
 // take stores the replies to the current tick.
@@ -389,12 +347,7 @@ func (p *poller) query(h *host, ws []word) ([][]string, error) {
 func (p *poller) redial(ctx context.Context, h *host) {
 	for {
 		h.pause = min(max(2*h.pause, minPause), maxPause)
-		select {
-		case <-time.After(h.pause/2 + rand.N(h.pause/2)):
-		case <-ctx.Done():
-			return
-		}
-		if p.connect(ctx, h) == nil {
+		if sleep(ctx, h.pause/2+rand.N(h.pause/2)) != nil || p.connect(ctx, h) == nil {
 			return
 		}
 	}

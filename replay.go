@@ -15,11 +15,11 @@ import (
 // A replay takes lines from standard input instead of hosts: those that cpunc
 // prints, or any numbers.
 type replay struct {
-	in     io.Reader
-	count  int // of lines to show; 0: no limit
-	pauses pauses
-	show   func(line) error
-	flush  func() error // called before waiting for more
+	in    io.Reader
+	count int // of lines to show; 0: no limit
+	brake brake
+	show  func(line) error
+	flush func() error // called before waiting for more
 
 	names  []string // of the columns, from the last # line
 	begins bool     // whether a # line came last
@@ -139,16 +139,14 @@ func (r *replay) run(ctx context.Context) error {
 	for {
 		select {
 		case b := <-arrived:
-			err := r.take(b)
+			err := r.brake.wait(ctx)
+			if err == nil {
+				err = r.take(b)
+			}
 			if err = cmp.Or(r.flush(), err); err == errEnd || err == io.EOF {
 				return nil
 			} else if err != nil {
 				return err
-			}
-		case resume := <-r.pauses:
-			select {
-			case <-resume:
-			case <-ctx.Done():
 			}
 		case <-ctx.Done():
 			return nil

@@ -81,18 +81,18 @@ func endBy(s os.Signal) {
 
 // askAtInterrupts pauses polling at every interrupt and asks whether to
 // continue. If the answer is no, it calls end. It returns when ctx is done.
-func askAtInterrupts(ctx context.Context, interrupts <-chan os.Signal, rests pauses, end func()) {
+func askAtInterrupts(ctx context.Context, interrupts <-chan os.Signal, b brake, end func()) {
 	for {
 		select {
 		case <-interrupts:
 		case <-ctx.Done():
 			return
 		}
-		resume := rests.begin()
+		b.pause()
 		if !askToContinue(ctx, interrupts) {
 			end()
 		}
-		resume()
+		b.resume()
 	}
 }
 

@@ -18,9 +18,6 @@ import (
 	"time"
 )
 
-// errEnd ends polling without a failure.
-var errEnd = errors.New("end of polling")
-
 // stdoutError wraps an error of writing to standard output. It returns nil if
 // err is nil.
 func stdoutError(err error) error {
