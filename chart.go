@@ -269,7 +269,7 @@ func (c *chart) text(column, n int) string {
 	case n < 0:
 		return "nan"
 	}
-	return string(appendNumbers(nil, decimals(c.names[column]), c.columns[column].numbers[n]))
+	return string(appendNumber(nil, c.columns[column].numbers[n], decimals(c.names[column])))
 }
 
 // waiting returns what a chart without a line says.

@@ -247,7 +247,7 @@ func (w *web) respond(out http.ResponseWriter, r *http.Request, s *session) (sta
 		setKind(out, plainText)
 		io.WriteString(out, strings.Join(paths(), "\n")+"\n")
 		return 0, nil
-	case err != nil && !strings.Contains(path, ","):
+	case err != nil && err != errWeight && !strings.Contains(path, ","):
 		return http.StatusNotFound, fmt.Errorf("not found (known: %s)", strings.Join(paths(), ", "))
 	case err != nil:
 		return http.StatusBadRequest, err

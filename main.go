@@ -23,8 +23,9 @@ A client sends words, and the server replies to each with one line of numbers:
 A reply covers the time since the previous reply to the same word on the same
 connection, so clients do not affect each other. The first reply of a listener
 covers between one and three seconds. White space between words is optional.
-The word bye, or the end of input, closes the connection. Any other input gets a
-line that starts with "error:".
+The word weight is for HAProxy's agent-check: 88% means that 12 percent are in
+use. The word bye, or the end of input, closes the connection. Any other input
+gets a line that starts with "error:".
 
 A connection that starts with an HTTP method is served as HTTP: GET /cpu returns
 one line, GET /cpu?interval=1 streams a line every second, GET / returns a page

@@ -61,7 +61,7 @@ func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *rat
 	family("cpunc_connections", "gauge", "Open connections.")
 	fmt.Fprintf(text, "cpunc_connections %d\n", connections)
 	family("cpunc_answers_total", "counter", "Replies to each word.")
-	for word := range readings {
+	for word := range requests {
 		fmt.Fprintf(text, "cpunc_answers_total{word=%q} %d\n", word.String(), smp.replies[word].Load())
 	}
 	family("cpunc_build_info", "gauge", "Always 1; the labels are the versions of cpunc and Go.")

@@ -67,6 +67,25 @@ func readAs(w word, from, to []byte, elapsed time.Duration) string {
 
 var numbers = regexp.MustCompile(`^(nan|\d+\.\d)( (nan|\d+\.\d))*$`)
 
+// weight is an integer that HAProxy accepts, and never drains a server.
+func TestWeight(t *testing.T) {
+	for _, test := range []struct {
+		busy, idle int
+		want       string
+	}{
+		{0, 1000, "100%"},
+		{124, 876, "88%"},
+		{992, 8, "1%"},
+		{1000, 0, "1%"},
+		{0, 0, "nan"},
+	} {
+		to := fmt.Appendf(nil, "cpu %d 0 0 %d\ncpu0 %[1]d 0 0 %d\n", 1000+test.busy, 1000+test.idle)
+		if got := readAs(weightWord, []byte("cpu 1000 0 0 1000\ncpu0 1000 0 0 1000\n"), to, 10*time.Second); got != test.want {
+			t.Errorf("%d busy, %d idle: %s, want %s", test.busy, test.idle, got, test.want)
+		}
+	}
+}
+
 // checkReading fails if a reading is invalid, and returns its values.
 func checkReading(t *testing.T, w word, line string) (values []float64) {
 	t.Helper()

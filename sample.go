@@ -37,7 +37,7 @@ type sampler struct {
 	young              bool          // the process serves one session, which began with it
 
 	feeds   [sources]chan *feed    // a feed belongs to whoever has taken it out of its channel
-	replies [readings]atomic.Int64 // number of replies to each word
+	replies [requests]atomic.Int64 // number of replies to each word
 
 	records
 	firstMean sync.Once

@@ -33,8 +33,8 @@ type session struct {
 
 	scan    scanner
 	begun   []byte // the beginning of a connection that is HTTP
-	last    [readings]reply
-	asked   [readings]int
+	last    [requests]reply
+	asked   [requests]int
 	scrapes int // number of requests for the metrics
 	unsent  []byte
 	eof     bool      // whether the client ended its input

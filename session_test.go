@@ -58,6 +58,7 @@ const (
 	stillBusy     = stillCPU
 	stillPressure = "12.5\n"
 	stillCgroup   = "25.0 12.5\n"
+	stillWeight   = "62%\n"
 )
 
 // A tape is a connection with a fixed input, one chunk per read.
@@ -99,7 +100,7 @@ func play(smp *sampler, chunks ...[]byte) []string {
 
 func TestWire(t *testing.T) {
 	unknown := func(quoted string) string {
-		return "error: unknown word " + quoted + " (known: cpu, cores, modes, load, mean, busy, peak, pressure, cgroup, bye)\n"
+		return "error: unknown word " + quoted + " (known: cpu, cores, modes, load, mean, busy, peak, pressure, cgroup, weight, bye)\n"
 	}
 	long := strings.Repeat("x", maxToken)
 	for _, test := range []struct{ in, want string }{
@@ -110,6 +111,7 @@ func TestWire(t *testing.T) {
 		{" \t\r\n\n cpu \n", stillCPU},
 		{"cpucpu", stillCPU + stillCPU},
 		{"cores modes\tload", stillCores + stillModes + stillLoad},
+		{"weight", stillWeight},
 		{"pressurebusycgroupcpu", stillPressure + stillBusy + stillCgroup + stillCPU},
 		{strings.Repeat(" ", 1000) + "cpu", stillCPU},
 		{long[1:] + "é", unknown(`"` + long[1:] + `"`)}, // not cut inside a letter
@@ -199,7 +201,7 @@ func FuzzCuts(f *testing.F) {
 		}
 		for line := range strings.Lines(strings.ReplaceAll(want, "\xff\xfb\x06", "")) {
 			switch line {
-			case stillCPU, stillCores, stillModes, stillLoad, stillPressure, stillCgroup:
+			case stillCPU, stillCores, stillModes, stillLoad, stillPressure, stillCgroup, stillWeight:
 			default:
 				if !strings.HasPrefix(line, "error: unknown word ") || !strings.HasSuffix(line, "\n") {
 					t.Errorf("%q got the line %q", in, line)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -8,8 +9,8 @@ import (
 	"strings"
 )
 
-// A word is what a client may send. Every word but bye requests a reading. No
-// word is a prefix of another, so a request is complete with its last letter.
+// A word is what a client may send. Every word but bye requests a reply. No word
+// is a prefix of another, so a request is complete with its last letter.
 type word int
 
 const (
@@ -22,9 +23,11 @@ const (
 	peakWord
 	pressureWord
 	cgroupWord
-	byeWord // closes the connection
+	weightWord // is for HAProxy; its reply is not a plain number
+	byeWord    // closes the connection
 
-	readings = byeWord // number of words that request a reading
+	readings = weightWord // number of words that request a reading
+	requests = byeWord    // number of words that request a reply
 
 	noWord word = -1
 )
@@ -43,6 +46,7 @@ type reading struct {
 	instant  bool     // it covers no interval, or always the same ones
 	columns  []string // names; nil: one for each CPU
 	decimals int
+	unit     string  // after each known number
 	limit    float64 // the largest valid number; 0: none
 	compute  func(r *records, from, to *sample) []float64
 }
@@ -93,6 +97,10 @@ var table = [...]reading{
 		source: groups, columns: []string{"cgroup", "throttled"}, decimals: 1, limit: 100,
 		compute: func(_ *records, from, to *sample) []float64 { return groupUse(from, to) },
 	},
+	weightWord: { // HAProxy takes only integers, and would send no more to a server with 0%
+		name: "weight", source: totals, unit: "%",
+		compute: func(_ *records, from, to *sample) []float64 { return []float64{max(1, 100-totalGain(from, to).busy())} },
+	},
 	byeWord: {name: "bye"},
 }
 
@@ -118,11 +126,16 @@ var words = func() (names []string) {
 	return names
 }()
 
-// parseReadings returns the readings with these names, which must differ. bye
-// is not a reading.
+var errWeight = errors.New("weight is not a reading (it is only for HAProxy's agent-check; use cpu)")
+
+// parseReadings returns the readings with these names, which must differ. weight
+// and bye are not readings.
 func parseReadings(names []string) ([]word, error) {
 	var ws []word
 	for _, name := range names {
+		if name == words[weightWord] {
+			return nil, errWeight
+		}
 		w := slices.Index(words[:readings], name)
 		if w < 0 {
 			return nil, fmt.Errorf("unknown reading %q (choose from %s)", name, strings.Join(words[:readings], ", "))
@@ -139,19 +152,21 @@ func parseReadings(names []string) ([]word, error) {
 // source: numbers separated by one space, without a newline. An unknown number
 // is nan.
 func (r *records) appendReading(line []byte, w word, from, to *sample) []byte {
-	return appendNumbers(line, table[w].decimals, table[w].compute(r, from, to)...)
-}
-
-func appendNumbers(line []byte, decimals int, numbers ...float64) []byte {
-	for i, x := range numbers {
+	for i, x := range table[w].compute(r, from, to) {
 		if i > 0 {
 			line = append(line, ' ')
 		}
-		if math.IsNaN(x) {
-			line = append(line, "nan"...)
-		} else {
-			line = strconv.AppendFloat(line, x, 'f', decimals, 64)
+		line = appendNumber(line, x, table[w].decimals)
+		if !math.IsNaN(x) {
+			line = append(line, table[w].unit...)
 		}
 	}
 	return line
+}
+
+func appendNumber(line []byte, x float64, decimals int) []byte {
+	if math.IsNaN(x) {
+		return append(line, "nan"...)
+	}
+	return strconv.AppendFloat(line, x, 'f', decimals, 64)
 }
