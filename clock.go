@@ -8,6 +8,12 @@ import (
 	"time"
 )
 
+const (
+	stuckTime = 10 * time.Second       // for a reader of replies that does not read them
+	grace     = 400 * time.Millisecond // for reads, writes and commands at shutdown
+	brief     = 100 * time.Millisecond // the same for what takes no time unless something hangs
+)
+
 // errEnd ends a run without a failure.
 var errEnd = errors.New("end of the run")
 

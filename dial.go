@@ -21,7 +21,6 @@ const (
 	maxBlank    = 4 << 10                // bytes of empty lines before a reply
 	lineTimeout = 100 * time.Millisecond // a pause this long ends a reply that has no newline
 	owedTimeout = 10 * time.Millisecond  // for replies that were not waited for
-	byeTime     = 100 * time.Millisecond // timeout for sending bye
 )
 
 // A dialer connects to addresses of every kind.
@@ -280,7 +279,7 @@ func parseReply(w word, line []byte) ([]string, error) {
 
 // bye tells the server that the session is over and closes the connection.
 func bye(conn net.Conn) {
-	conn.SetWriteDeadline(time.Now().Add(byeTime))
+	conn.SetWriteDeadline(time.Now().Add(brief))
 	conn.Write([]byte("bye\n"))
 	conn.Close()
 }

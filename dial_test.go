@@ -188,7 +188,7 @@ func TestServersMisbehave(t *testing.T) {
 				if got != test.want {
 					t.Errorf("%q, want %q", got, test.want)
 				}
-				if took := time.Since(start); took < test.after || took > test.after+2*byeTime {
+				if took := time.Since(start); took < test.after || took > test.after+2*brief {
 					t.Errorf("after %v, want %v", took, test.after)
 				}
 			})
@@ -920,7 +920,7 @@ func TestCommandEndsFirst(t *testing.T) {
 			dial: scripted(t, func(n int, _ string, conn net.Conn) {
 				if n == 3 {
 					conn.Close()
-					time.AfterFunc(byeTime/2, cancel)
+					time.AfterFunc(brief/2, cancel)
 					return
 				}
 				fmt.Fprintf(conn, "%d.0\n", n)

@@ -70,7 +70,7 @@ func newWeb(ctx context.Context, smp *sampler, names []string, idle time.Duratio
 // requests within a short time.
 func (w *web) run() {
 	<-w.ctx.Done()
-	soon, cancel := context.WithTimeout(context.Background(), 2*leaveTime)
+	soon, cancel := context.WithTimeout(context.Background(), 2*grace)
 	defer cancel()
 	if w.server.Shutdown(soon) != nil {
 		w.server.Close()

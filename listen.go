@@ -157,7 +157,7 @@ func (srv *server) refuse(conn net.Conn) {
 			text = fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"+
 				"Content-Length: %d\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s", len(text), text)
 		}
-		conn.SetWriteDeadline(time.Now().Add(leaveTime))
+		conn.SetWriteDeadline(time.Now().Add(grace))
 		io.WriteString(conn, text)
 		hangUp(conn)
 	})
@@ -166,7 +166,7 @@ func (srv *server) refuse(conn net.Conn) {
 // beginsHTTP reads for a short time, and reports whether the client speaks
 // HTTP.
 func beginsHTTP(conn net.Conn) bool {
-	conn.SetReadDeadline(time.Now().Add(leaveTime / 4))
+	conn.SetReadDeadline(time.Now().Add(brief))
 	scan := scanner{http: true}
 	var in [16]byte // longer than any method
 	for {

@@ -87,9 +87,9 @@ Each of these files uses only the ones below it:
 	reading.go     readings, computed from two samples
 	cgroup.go      the control group of this process
 	counters.go    CPU counters, load averages and pressure from the kernel
-	clock.go       when ticks are due; the brake; durations
 	say.go         messages on standard error
 	system_*.go    differences between operating systems
+	clock.go       when ticks are due; the brake; durations
 */
 package main
 

@@ -315,7 +315,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	case h.network == command: // Ctrl-C also ends the command, perhaps before ctx is done
 		select {
 		case <-ctx.Done():
-		case <-time.After(byeTime):
+		case <-time.After(brief):
 		}
 	}
 	if !h.peer.hasReplied() {

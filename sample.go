@@ -12,8 +12,7 @@ import (
 )
 
 const (
-	readTimeout = 5 * time.Second        // for a source that another session is reading
-	lastRead    = 100 * time.Millisecond // the same at the end of the process
+	readTimeout = 5 * time.Second // for a source that another session is reading
 )
 
 // firstWindow and maxWindow limit the time that a first reply covers. The history
@@ -115,7 +114,7 @@ func (s *sampler) run(ctx context.Context) {
 // because waking up costs an idle process more than reading. It does not wait
 // long for one that hangs.
 func (s *sampler) record(ctx context.Context) (failed error) {
-	ctx, cancel := context.WithTimeout(ctx, lastRead)
+	ctx, cancel := context.WithTimeout(ctx, brief)
 	defer cancel()
 	for _, src := range []source{totals, perCPU, pressures, groups} { // load averages need no history
 		now := s.sample(ctx, src)
@@ -157,7 +156,7 @@ func (s *sampler) sample(ctx context.Context, src source) *sample {
 // sampleWithin returns a sample of src that is not older than age. A session that
 // finds none reads the kernel itself, because waking another goroutine up costs
 // more than that, and waits as long as the kernel does. Others wait for it until
-// readTimeout, or until lastRead after ctx is done. Their sample then contains an
+// readTimeout, or until brief after ctx is done. Their sample then contains an
 // error.
 func (s *sampler) sampleWithin(ctx context.Context, src source, age time.Duration) *sample {
 	f := s.take(ctx, src)
@@ -194,7 +193,7 @@ func (s *sampler) take(ctx context.Context, src source) *feed {
 	case <-timeout.C:
 		return nil
 	case <-ctx.Done():
-		timeout.Reset(lastRead)
+		timeout.Reset(brief)
 	}
 	select {
 	case f := <-s.feeds[src]:

@@ -338,7 +338,7 @@ func TestCountersHang(t *testing.T) {
 				}
 			})
 		}
-		if err := smp.record(t.Context()); err == nil || time.Since(begin) > 2*lastRead {
+		if err := smp.record(t.Context()); err == nil || time.Since(begin) > 2*brief {
 			t.Errorf("the history: %v after %v", err, time.Since(begin))
 		}
 		if got := smp.sample(t.Context(), perCPU); got.err != nil || smp.recall(t.Context(), perCPU, got) == nil {
@@ -348,7 +348,7 @@ func TestCountersHang(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begin = time.Now()
-		if got := smp.sample(ctx, totals); got.err == nil || time.Since(begin) != time.Second+lastRead {
+		if got := smp.sample(ctx, totals); got.err == nil || time.Since(begin) != time.Second+brief {
 			t.Errorf("at the end: %v after %v", got.err, time.Since(begin))
 		}
 		close(hang)

@@ -38,9 +38,8 @@ type outbox struct {
 }
 
 const (
-	maxHeld      = 64 << 10               // bytes of held messages
-	flushTimeout = 300 * time.Millisecond // for messages that are left at exit
-	prefix       = "cpunc: "
+	maxHeld = 64 << 10 // bytes of held messages
+	prefix  = "cpunc: "
 )
 
 func (o *outbox) say(message string) {
@@ -119,7 +118,7 @@ func (o *outbox) release() {
 	o.start()
 }
 
-// flush waits until all messages are written, but no longer than flushTimeout.
+// flush waits until all messages are written, but no longer than grace.
 func (o *outbox) flush() {
 	o.release()
 	o.mu.Lock()
@@ -130,7 +129,7 @@ func (o *outbox) flush() {
 	}
 	select {
 	case <-written:
-	case <-time.After(flushTimeout):
+	case <-time.After(grace):
 	}
 }
 

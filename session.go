@@ -15,11 +15,7 @@ import (
 	"time"
 )
 
-const (
-	maxReply  = 16 << 10               // bytes of replies that are written together
-	stuckTime = 10 * time.Second       // for a client that does not read its replies
-	leaveTime = 400 * time.Millisecond // grace for reads and writes at shutdown
-)
+const maxReply = 16 << 10 // bytes of replies that are written together
 
 // errIdle means that the client has been idle for too long.
 var errIdle = errors.New("idle")
@@ -68,10 +64,10 @@ func (s *session) serve(ctx context.Context, conn net.Conn) error {
 // read with one write. The error is why conn had to be closed; errHTTP means
 // that the client speaks HTTP, and s.begun then holds what was read.
 func (s *session) converse(ctx context.Context, conn net.Conn) error {
-	// Reading stops at once. A reply in progress may finish within leaveTime.
+	// Reading stops at once. A reply in progress may finish within grace.
 	defer context.AfterFunc(ctx, func() {
 		conn.SetReadDeadline(time.Now())
-		conn.SetWriteDeadline(time.Now().Add(leaveTime))
+		conn.SetWriteDeadline(time.Now().Add(grace))
 	})()
 	var in [512]byte
 	for {
@@ -239,7 +235,7 @@ func (s *session) flush(ctx context.Context, conn net.Conn) error {
 		s.stuckAt = now.Add(stuckTime + time.Second)
 		conn.SetWriteDeadline(s.stuckAt)
 		if ctx.Err() != nil { // converse may have set its deadline before
-			conn.SetWriteDeadline(now.Add(leaveTime))
+			conn.SetWriteDeadline(now.Add(grace))
 		}
 	}
 	_, err := conn.Write(s.unsent)
@@ -272,7 +268,7 @@ func (s *session) requests() string {
 // with unread input resets it, and the reset can overtake the reply.
 func hangUp(conn net.Conn) {
 	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		conn.SetReadDeadline(time.Now().Add(leaveTime))
+		conn.SetReadDeadline(time.Now().Add(grace))
 		io.CopyN(io.Discard, conn, 64<<10)
 	}
 	conn.Close()

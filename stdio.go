@@ -92,7 +92,7 @@ func (o output) Write(text []byte) (int, error) {
 		select {
 		case <-o.ctx.Done(): // the reader has closed the pipe, which also ends the run
 			return 0, errEnd
-		case <-time.After(lastWait / 4):
+		case <-time.After(brief):
 			return 0, stdoutError(err)
 		}
 	case <-o.ctx.Done():
@@ -101,7 +101,7 @@ func (o output) Write(text []byte) (int, error) {
 			if err == nil {
 				return len(text), nil
 			}
-		case <-time.After(lastWait / 4):
+		case <-time.After(brief):
 		}
 		return 0, errEnd
 	}
@@ -164,13 +164,6 @@ func isClient(f *os.File) bool {
 	return err == nil && outErr == nil && info.Mode()&os.ModeSocket != 0 && os.SameFile(info, out)
 }
 
-// flushWait is how long standard output may take for the last replies, and
-// lastWait how long anything else may take at the end.
-const (
-	flushWait = 10 * time.Second
-	lastWait  = 400 * time.Millisecond
-)
-
 // A duplex is a connection over two one-way streams, such as standard input and
 // output. These may not support deadlines, but the pipes in memory between them
 // and the connection do.
@@ -216,7 +209,7 @@ func (d *duplex) Close() error {
 	d.Conn.Close()
 	select {
 	case <-d.written:
-	case <-time.After(lastWait):
+	case <-time.After(grace):
 	}
 	return d.in.Close()
 }
@@ -227,7 +220,7 @@ func (d *duplex) flush(ctx context.Context) error {
 	select {
 	case <-d.written:
 		return d.writeErr
-	case <-time.After(flushWait):
+	case <-time.After(stuckTime):
 		return os.ErrDeadlineExceeded
 	case <-ctx.Done():
 		return nil
@@ -261,7 +254,7 @@ func startProcess(command string, stderr io.Writer) (net.Conn, error) {
 	}
 	if err == nil {
 		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, stderr
-		p.cmd.WaitDelay = lastWait // for descendants that keep its standard error open
+		p.cmd.WaitDelay = grace // for descendants that keep its standard error open
 		err = p.cmd.Start()
 	}
 	stdin.Close()
@@ -317,7 +310,7 @@ func (p *process) wait() bool {
 	select {
 	case <-p.ended:
 		return true
-	case <-time.After(lastWait):
+	case <-time.After(grace):
 		return false
 	}
 }

@@ -111,7 +111,7 @@ func TestOutputBlocks(t *testing.T) {
 		}
 		time.AfterFunc(time.Hour, cancel)
 		begin := time.Now()
-		if _, err := o.Write([]byte("two\n")); err != errEnd || time.Since(begin) != time.Hour+lastWait/4 {
+		if _, err := o.Write([]byte("two\n")); err != errEnd || time.Since(begin) != time.Hour+brief {
 			t.Errorf("%v after %v", err, time.Since(begin))
 		}
 		r.Close() // as at the end of the process

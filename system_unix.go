@@ -27,7 +27,7 @@ func saveTerminal(tcell.Tty) (restore func(text string)) {
 				if modes != nil {
 					term.Restore(fd, modes) // also wakes the blocked write after a flush
 				}
-				tty.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+				tty.SetWriteDeadline(time.Now().Add(brief))
 				if _, err := tty.WriteString(text); err == nil {
 					return
 				}
@@ -58,7 +58,7 @@ func suspend() {
 	syscall.Kill(0, syscall.SIGTSTP)
 	select {
 	case <-continued:
-	case <-time.After(100 * time.Millisecond):
+	case <-time.After(brief):
 	}
 }
 

@@ -26,9 +26,8 @@ type terminal struct {
 }
 
 const (
-	grace               = 300 * time.Millisecond // for the terminal to take what is left at the end
-	writeSize           = 16 << 10               // bytes that are written at a time, so that the rest can be dropped
-	maxColumns, maxRows = 1000, 300              // the size of a terminal is not under our control
+	writeSize           = 16 << 10  // bytes that are written at a time, so that the rest can be dropped
+	maxColumns, maxRows = 1000, 300 // the size of a terminal is not under our control
 )
 
 // checkTerminal returns an error if a chart cannot be drawn on the terminal.

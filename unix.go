@@ -95,7 +95,7 @@ func lockDir(dir string, timeout time.Duration) (unlock func()) {
 }
 
 func (l *unixListener) Close() error {
-	defer lockDir(filepath.Dir(l.path), leaveTime)()
+	defer lockDir(filepath.Dir(l.path), grace)()
 	removeSame(l.path, l.socket)
 	return l.Listener.Close()
 }
