@@ -79,7 +79,8 @@ Each of these files uses only the ones below it:
 	hint.go        what the user probably meant
 	session.go     the server's side of a connection: words and replies
 	scan.go        the words in the input of a client; telnet commands
-	stdio.go       standard streams and commands as connections
+	process.go     a command as a connection; ending it and its descendants
+	stdio.go       standard streams, also as a connection
 	sample.go      samples of the kernel, shared by all sessions
 	words.go       the table of words: what is in the reply to each
 	peak.go        the busiest 200 ms of any interval, for peak
@@ -308,7 +309,7 @@ func newPoller(opt *options, b brake) *poller {
 		p.interval = 0 // that of the lines is not known
 	}
 	if opt.read.stdin {
-		p.input = &lineReader{bufio.NewScanner(os.Stdin), "standard input"}
+		p.input = &lineReader{bufio.NewScanner(os.Stdin)}
 		p.interval = 0
 	}
 	return p

@@ -104,7 +104,7 @@ func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
 		return false
 	}
 	defer tty.Close()
-	replies := lineReader{bufio.NewScanner(tty), "terminal"}
+	replies := lineReader{bufio.NewScanner(tty)}
 	for {
 		go fmt.Fprint(tty, "\ncontinue (y/n)? ") // in the background, because the terminal may be stopped
 		select {

@@ -2,18 +2,13 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -35,10 +30,7 @@ func reopenStdout() *os.File {
 	if info, err := os.Stdout.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
 		return nil
 	}
-	pipe, err := os.OpenFile("/dev/stdout", os.O_WRONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil
-	}
+	pipe, _ := os.OpenFile("/dev/stdout", os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	return pipe
 }
 
@@ -60,12 +52,12 @@ func watchReader(pipe *os.File, gone func()) {
 	if err != nil || pipe.SetReadDeadline(time.Time{}) != nil {
 		return
 	}
-	first := true
+	polled := false
 	// The writing end of a pipe becomes readable only by an error, which Go may
 	// report as readiness.
-	conn.Read(func(uintptr) bool {
-		first = !first
-		return first
+	conn.Read(func(uintptr) (done bool) {
+		done, polled = polled, true
+		return done
 	})
 	gone()
 }
@@ -84,34 +76,27 @@ func (o output) Write(text []byte) (int, error) {
 		_, err := o.Writer.Write(text)
 		done <- err
 	}()
+	var err error
 	select {
-	case err := <-done:
-		if err == nil {
-			return len(text), nil
-		}
-		select {
-		case <-o.ctx.Done(): // the reader has closed the pipe, which also ends the run
-			return 0, errEnd
-		case <-time.After(brief):
-			return 0, stdoutError(err)
-		}
+	case err = <-done:
 	case <-o.ctx.Done():
 		select {
-		case err := <-done: // it was almost done
-			if err == nil {
-				return len(text), nil
-			}
+		case err = <-done: // it was almost done
 		case <-time.After(brief):
+			err = errEnd
 		}
+	}
+	switch {
+	case err == nil:
+		return len(text), nil
+	case sleep(o.ctx, brief) != nil: // the reader has closed the pipe, which also ends the run
 		return 0, errEnd
 	}
+	return 0, stdoutError(err)
 }
 
 // A lineReader reads one line at a time, and none before it is requested.
-type lineReader struct {
-	*bufio.Scanner
-	name string
-}
+type lineReader struct{ *bufio.Scanner }
 
 // A textLine is a line from a lineReader, or the error instead of one, which is
 // io.EOF at the end.
@@ -125,20 +110,16 @@ type textLine struct {
 func (r lineReader) next() <-chan textLine {
 	read := make(chan textLine, 1)
 	go func() { // ends with the line, or with the process
-		if r.Scan() {
+		switch ok, err := r.Scan(), r.Err(); {
+		case ok:
 			read <- textLine{text: r.Text()}
-			return
-		}
-		err := r.Err()
-		switch err {
-		case nil:
-			err = io.EOF
-		case bufio.ErrTooLong:
-			err = fmt.Errorf("%s: line too long", r.name)
+		case err == nil:
+			read <- textLine{err: io.EOF}
+		case err == bufio.ErrTooLong:
+			read <- textLine{err: errors.New("standard input: line too long")}
 		default:
-			err = fmt.Errorf("%s: %w", r.name, cause(err))
+			read <- textLine{err: fmt.Errorf("read standard input: %w", cause(err))}
 		}
-		read <- textLine{err: err}
 	}()
 	return read
 }
@@ -166,7 +147,9 @@ func isClient(f *os.File) bool {
 
 // A duplex is a connection over two one-way streams, such as standard input and
 // output. These may not support deadlines, but the pipes in memory between them
-// and the connection do.
+// and the connection do. Each direction has a pipe of its own, because a net.Pipe
+// has no CloseWrite: what is still to be written is written after the end of the
+// input.
 type duplex struct {
 	net.Conn // writes go to the writer
 	in       net.Conn
@@ -225,148 +208,4 @@ func (d *duplex) flush(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-}
-
-// A process is a connection to the standard input and output of a command.
-type process struct {
-	*duplex
-	cmd      *exec.Cmd
-	to, from *os.File
-	ended    chan struct{} // closed when the command has exited
-	err      error         // why it failed; valid once ended is closed
-}
-
-// startProcess starts command in a shell. Its standard error goes to stderr.
-func startProcess(command string, stderr io.Writer) (net.Conn, error) {
-	shell := []string{"sh", "-c"}
-	switch runtime.GOOS {
-	case "windows":
-		shell = []string{"cmd", "/c"}
-	case "plan9":
-		shell = []string{"rc", "-c"}
-	}
-	p := &process{cmd: exec.Command(shell[0], shell[1], command), ended: make(chan struct{})}
-	stdin, to, err := os.Pipe()
-	var stdout *os.File
-	if err == nil {
-		p.to = to
-		p.from, stdout, err = os.Pipe()
-	}
-	if err == nil {
-		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, stderr
-		p.cmd.WaitDelay = grace // for descendants that keep its standard error open
-		err = p.cmd.Start()
-	}
-	stdin.Close()
-	stdout.Close()
-	if err != nil {
-		p.to.Close()
-		p.from.Close()
-		return nil, fmt.Errorf("run %q: %w", command, cause(err))
-	}
-	go func() { // ends with the command, and Close ends that
-		p.err = p.cmd.Wait()
-		close(p.ended)
-	}()
-	p.duplex = newDuplex(p.from, p.to, command)
-	return p, nil
-}
-
-// Read returns the error of the command at the end of its output, if the
-// command failed.
-func (p *process) Read(b []byte) (int, error) {
-	n, err := p.duplex.Read(b)
-	if err == io.EOF && p.wait() && p.err != nil {
-		err = p.err
-	}
-	return n, err
-}
-
-// Close ends the command by closing its input. If the command does not exit,
-// Close sends SIGTERM and then SIGKILL to it and to its descendants. They are
-// in the process group of cpunc, so that ssh can ask for a password and Ctrl-C
-// reaches them.
-func (p *process) Close() error {
-	p.duplex.Close()
-	p.to.Close()
-	p.from.Close()
-	if p.wait() {
-		return nil
-	}
-	family := []*os.Process{p.cmd.Process}
-	for _, signal := range []os.Signal{syscall.SIGTERM, os.Kill} {
-		family = descendants(family)
-		for _, member := range family {
-			member.Signal(signal)
-		}
-		p.wait()
-	}
-	return nil
-}
-
-// wait waits for a short time until the command has exited, and reports whether
-// it has.
-func (p *process) wait() bool {
-	select {
-	case <-p.ended:
-		return true
-	case <-time.After(grace):
-		return false
-	}
-}
-
-// descendants adds to family the children of its members, and their children,
-// and so on.
-func descendants(family []*os.Process) []*os.Process {
-	children := map[int][]int{}
-	for pid, parent := range parents() {
-		children[parent] = append(children[parent], pid)
-	}
-	known := map[int]bool{}
-	for _, member := range family {
-		known[member.Pid] = true
-	}
-	for i := 0; i < len(family); i++ {
-		for _, pid := range children[family[i].Pid] {
-			// On Linux, os.Process still refers to the same process if its
-			// number is used again.
-			if child, err := os.FindProcess(pid); err == nil && !known[pid] {
-				known[pid] = true
-				family = append(family, child)
-			}
-		}
-	}
-	return family
-}
-
-// parents returns the parent of each process, from /proc if it is that of
-// Linux, or else from ps. If both fail, it returns an empty map.
-func parents() map[int]int {
-	of := map[int]int{}
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, name := range stats {
-		// The fields are pid, (name), state and parent. The name may contain
-		// anything.
-		text, _ := os.ReadFile(name)
-		var state string
-		var pid, parent int
-		_, rest, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ")
-		fmt.Sscan(string(text), &pid)
-		if n, _ := fmt.Sscan(rest, &state, &parent); n == 2 {
-			of[pid] = parent
-		}
-	}
-	if len(of) > 0 {
-		return of
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	table, _ := exec.CommandContext(ctx, "ps", "-A", "-o", "pid,ppid").Output()
-	for row := range strings.Lines(string(table)) {
-		var pid, parent int
-		if n, _ := fmt.Sscan(row, &pid, &parent); n == 2 {
-			of[pid] = parent
-		}
-	}
-	return of
 }
