@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -303,6 +304,28 @@ func TestExtents(t *testing.T) {
 		}
 		h.drop(333)
 	}
+}
+
+// Lines are added while a snapshot is drawn, which they do not change.
+func TestSnapshot(t *testing.T) {
+	c := chartOf("localhost:5000", 100, []string{"cpu"}, sine)
+	c.window = time.Hour
+	snapshot := c.snapshot()
+	want := snapshot.draw(noon, 80, 24).String()
+	var drawing sync.WaitGroup
+	drawing.Go(func() {
+		for range 20 {
+			if got := snapshot.draw(noon, 80, 24).String(); got != want {
+				t.Errorf("drawn from a snapshot:\n%swant:\n%s", got, want)
+			}
+		}
+	})
+	for s := range 1000 {
+		c.add(line{at: noon.Add(time.Duration(100+s) * time.Second), names: []string{"cpu"}, columns: []string{"1.0"}})
+	}
+	c.history.drop(500)
+	c.add(line{at: noon.Add(time.Hour), names: []string{"load1", "cpu"}, columns: []string{"1.0", "2.0"}})
+	drawing.Wait()
 }
 
 // Columns that appear later are not confused with earlier ones.
