@@ -107,7 +107,7 @@ func leftovers() (goroutines, descriptors []string) {
 
 // shortDir returns a new directory for sockets, whose paths may have 107 bytes. That of
 // t.TempDir may be longer.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	parent := "/tmp"
 	if runtime.GOOS == "windows" {
 		parent = ""

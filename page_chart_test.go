@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -13,8 +14,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/chromedp/cdproto/input"
@@ -415,4 +418,125 @@ http {
 	})
 	p := openTab(t, tabs, "https://"+addr+"/cpunc/", "?interval=0.1&read=cpu,load")
 	until(t, "readings as they are sent", func() bool { return p.count("cpu") >= 10 })
+}
+
+// axe-core finds nothing to mend. $AXE is its file axe.min.js, from npm.
+func testAxe(t *testing.T, p *tab, _ *relay) {
+	name := os.Getenv("AXE")
+	if name == "" {
+		t.Skip("no axe-core in $AXE")
+	}
+	axe, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a line", func() bool { return p.state() == "live" })
+	evaluate[bool](p, string(axe)+"; true")
+	for _, view := range []string{"true", "document.querySelector('#readings').open = true", "!void document.querySelector('#toggle').click()"} {
+		evaluate[bool](p, view)
+		for _, found := range evaluate[[]string](p, "axe.run().then(({ violations }) => violations.map(v => v.id + ': ' + v.nodes.map(n => n.html)))") {
+			t.Errorf("%s: %s", view, found)
+		}
+	}
+}
+
+// With forced colors, the dot of the button still says whether the chart is live.
+func testForcedColors(t *testing.T, p *tab, r *relay) {
+	p.emulateMedia("forced-colors", "active")
+	until(t, "a line", func() bool { return p.state() == "live" })
+	dot := "getComputedStyle(document.querySelector('#toggle'), '::before').backgroundColor"
+	live := evaluate[string](p, dot)
+	p.stop(r)
+	if stopped := evaluate[string](p, dot); stopped == live {
+		t.Errorf("the dot is %s, live and stopped", live)
+	}
+}
+
+// linesOfPicture returns what a server sends for the pictures: two minutes that end now.
+func linesOfPicture(now time.Time) string {
+	names := namesOf(picturedCPUs, picturedWords...)
+	var text strings.Builder
+	p := printer{w: &text, timeFormat: time.RFC3339, header: true}
+	for s := range 150 {
+		l := line{at: now.Add(time.Duration(s-149) * time.Second), names: names}
+		for i, name := range names {
+			l.columns = append(l.columns, strconv.FormatFloat(picturedReading(s, i), 'f', decimals(name), 64))
+		}
+		p.show(l)
+	}
+	return text.String()
+}
+
+// The picture of the page in the README is what a browser shows for the readings that
+// the picture of the terminal shows. To renew it: go test -run TestPagePicture -update
+func TestPagePicture(t *testing.T) {
+	const name, most = "doc/page.png", 200 << 10
+	if *update {
+		r := newRelay(t, servePage(t, picturedCPUs))
+		r.instead = linesOfPicture(time.Now())
+		p := openTab(t, openBrowser(t), r.url(), "?read=cpu,modes,cores&window=120")
+		p.do(chromedp.EmulateViewport(1000, 820))
+		until(t, "the readings", func() bool { return p.count("cores") == 150 && p.newest() != "" })
+		evaluate[bool](p, "!!(document.querySelector('#host').textContent = 'web1:5000')")
+		picture, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, picture, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var size int64
+	for _, name := range []string{name, "doc/terminal.svg"} {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += info.Size()
+	}
+	if size > most {
+		t.Errorf("the pictures have %d bytes", size)
+	}
+}
+
+// BenchmarkPageFrame draws a chart of 1232 × 600 pixels, on a processor.
+func BenchmarkPageFrame(b *testing.B) {
+	tabs := openBrowser(b)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sendPage(w, cmp.Or(strings.TrimPrefix(r.URL.Path, "/"), "page/index.html"))
+	}))
+	defer server.Close()
+	for _, size := range []struct {
+		word       string
+		rows, cpus int
+	}{{"cpu", 18_000, 1}, {"modes", 18_000, 8}, {"cores", 3_600, 8}, {"cores", 3_600, 64}, {"cores", 3_600, 512}} {
+		b.Run(fmt.Sprintf("%s/%dx%d", size.word, size.rows, size.cpus), func(b *testing.B) {
+			ctx, cancel := chromedp.NewContext(tabs)
+			defer cancel()
+			measure := fmt.Sprintf(`(async () => {
+				const load = name => import('/page/' + name + '.js');
+				const [{ Panel }, { readPalette }, { Samples }] = await Promise.all(['panel', 'drawing', 'samples'].map(load));
+				const samples = new Samples(Array.from({ length: %[3]d }, (_, c) => 'cpu' + c));
+				for (let i = 0; i < %[2]d; i++) samples.add(1000 * i, samples.names.map((_, c) => 100 / %[3]d * Math.abs(Math.sin(i * (c + 3) / 70))));
+				const panel = new Panel(%[1]q, samples, {}), palette = readPalette();
+				document.querySelector('#panels').replaceChildren(panel.element);
+				const range = { begin: 0, end: samples.last }, size = { width: 1232, height: 600, scale: 1 };
+				const began = performance.now();
+				for (let n = 0; n < %[4]d; n++) {
+					panel.draw(range, { palette, cursor: null, interval: 1, marks: [], stale: false }, size);
+					panel.canvas.getContext('2d').getImageData(0, 0, 1, 1); // waits until it is drawn
+				}
+				return performance.now() - began;
+			})()`, size.word, size.rows, size.cpus, b.N)
+			if err := chromedp.Do(ctx, chromedp.Navigate(server.URL)); err != nil {
+				b.Fatal(err)
+			}
+			ms, err := chromedp.Run(ctx, chromedp.Evaluate[float64](measure, chromedp.EvalAwaitPromise))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(ms/float64(b.N), "ms/frame")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
 }

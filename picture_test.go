@@ -18,28 +18,7 @@ import (
 // The picture of the terminal in the README is what is drawn for these readings. To
 // renew it: go test -run TestPicture -update
 func TestPicture(t *testing.T) {
-	const cpus = 16
-	wave := func(s int, speed float64) float64 { return 0.5 + 0.5*math.Sin(float64(s)/speed) }
-	c := chartOf("web1:5000", 150, namesOf(cpus, cpuWord, modesWord, coresWord), func(s, i int) float64 {
-		user, system := 12+38*wave(s, 17)*wave(s, 5), 5+9*wave(s, 7)
-		iowait := 0.0
-		if s/12%5 == 3 {
-			iowait = 14
-		}
-		softirq := 1.5 + 3*wave(s, 3)
-		modes := []float64{user, 2, system, iowait, 0.5, softirq, 0, 97.5 - user - system - iowait - softirq}
-		switch {
-		case i == 0:
-			return user + system + 6
-		case i < 9:
-			return modes[i-1]
-		}
-		core := i - 9
-		if core == 5 {
-			return 100
-		}
-		return min(100, max(0, 130*wave(s+7*core, 11)*wave(s, float64(9+core))-20*float64(core%3)))
-	})
+	c := chartOf("web1:5000", 150, namesOf(picturedCPUs, picturedWords...), picturedReading)
 	c.window = 2 * time.Minute
 	var want bytes.Buffer
 	writeSVG(&want, c.draw(noon, 100, 36))
@@ -53,6 +32,33 @@ func TestPicture(t *testing.T) {
 	if err != nil || !bytes.Equal(got, want.Bytes()) {
 		t.Errorf("%s is not what is drawn: %v (go test -run TestPicture -update)", name, err)
 	}
+}
+
+// What the pictures show.
+const picturedCPUs = 16
+
+var picturedWords = []word{cpuWord, modesWord, coresWord}
+
+func picturedReading(s, column int) float64 {
+	wave := func(s int, speed float64) float64 { return 0.5 + 0.5*math.Sin(float64(s)/speed) }
+	user, system := 12+38*wave(s, 17)*wave(s, 5), 5+9*wave(s, 7)
+	iowait := 0.0
+	if s/12%5 == 3 {
+		iowait = 14
+	}
+	softirq := 1.5 + 3*wave(s, 3)
+	modes := []float64{user, 2, system, iowait, 0.5, softirq, 0, 97.5 - user - system - iowait - softirq}
+	switch {
+	case column == 0:
+		return user + system + 6
+	case column < 9:
+		return modes[column-1]
+	}
+	core := column - 9
+	if core == 5 {
+		return 100
+	}
+	return min(100, max(0, 130*wave(s+7*core, 11)*wave(s, float64(9+core))-20*float64(core%3)))
 }
 
 // writeSVG writes a frame as it looks on a dark terminal with 256 colors.

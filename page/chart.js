@@ -17,15 +17,15 @@ export function layout(samples, range, size, form, axis) {
 	const width = Math.max(1, size.width - left - MARGIN.right);
 	const height = Math.max(1, size.height - top - MARGIN.bottom);
 	const frame = {
-		form, samples, begin, end, left, top, width, height, right: left + width, bottom: top + height,
+		...size, form, samples, begin, end, left, top, width, height, right: left + width, bottom: top + height,
 		first: samples.since(begin), last: samples.since(end + 0.001),
 		x: time => left + (time - begin) / length * width,
 		time: x => begin + Math.min(Math.max((x - left) / width, 0), 1) * length,
 	};
-	Object.assign(frame, divide(frame, size.pixel));
+	Object.assign(frame, divide(frame));
 	Object.assign(frame, summarize(frame));
 	frame.spacing = spacing(frame);
-	Object.assign(frame, form === 'heat' ? heatAxis(frame, size.pixel) : valueAxis(frame, axis));
+	Object.assign(frame, form === 'heat' ? heatAxis(frame) : valueAxis(frame, axis));
 	frame.timeTicks = timeTicks(frame);
 	return frame;
 }
@@ -33,21 +33,19 @@ export function layout(samples, range, size, form, axis) {
 // divide returns the steps of a frame, one sample beyond each side included: step s is the samples in one column of
 // pixels, from starts[s] to before starts[s+1]. Steps begin at multiples of their length, so that they stay the same
 // while time goes on.
-function divide(frame, pixel) {
-	const { samples, begin, end, width } = frame;
+function divide(frame) {
+	const { samples, begin, end, width, pixel } = frame;
 	const from = Math.max(frame.first - 1, samples.begin), to = Math.min(frame.last + 1, samples.end);
 	const length = (end - begin) / width * pixel;
 	const starts = [], xs = [];
 	let step = NaN;
 	for (let i = from; i < to; i++) {
 		const time = samples.time(i), next = Math.floor(time / length);
-		if (next === step && i !== frame.first && i !== frame.last) {
-			xs[xs.length - 1] = frame.x((step + 0.5) * length);
-			continue;
-		}
+		if (next !== step || i === frame.first || i === frame.last) {
+			starts.push(i);
+			xs.push(frame.x(time));
+		} else if (starts.at(-1) === i - 1) xs[xs.length - 1] = frame.x((step + 0.5) * length);
 		step = next;
-		starts.push(i);
-		xs.push(frame.x(time));
 	}
 	starts.push(to);
 	return { starts, xs };
@@ -127,7 +125,7 @@ function roundOver(number) {
 
 // heatAxis returns the rows of a heat map. If there are more columns than fit, each row shows the hottest of so many
 // neighbors. Thin rows all have the same number of pixels.
-function heatAxis({ samples, top, height }, pixel) {
+function heatAxis({ samples, top, height, pixel }) {
 	const columns = samples.names.length, pixels = Math.round(height / pixel);
 	let neighbors = 0, rows, each;
 	do {

@@ -40,15 +40,15 @@ function ramp(colors) {
 	return new Uint32Array(ctx.getImageData(0, 0, 101, 1).data.buffer);
 }
 
-// draw draws a frame. chosen is the column in focus, or -1; cursor is null or {time, index}; pixel is the width of one.
-export function draw(ctx, frame, palette, { chosen, cursor, pixel }) {
+// draw draws a frame. chosen is the column in focus, or -1; cursor is null or {time, index}.
+export function draw(ctx, frame, palette, chosen, cursor) {
 	const { left, top, width, height, form } = frame;
 	if (form !== 'heat') drawGrid(ctx, frame, palette);
 	ctx.save();
 	ctx.beginPath();
 	ctx.rect(left - 1, top - 2, width + 2, height + 4);
 	ctx.clip();
-	if (form === 'heat') drawHeat(ctx, frame, palette, chosen, pixel);
+	if (form === 'heat') drawHeat(ctx, frame, palette, chosen);
 	else if (form === 'stack') drawStack(ctx, frame, palette, chosen);
 	else forEachColumn(frame, chosen, (c, opacity) => drawLine(ctx, frame, palette, c, opacity));
 	ctx.restore();
@@ -87,16 +87,17 @@ function drawLabels(ctx, { left, right, bottom, timeTicks, valueTicks, marks = [
 	}
 }
 
-function trace(path, xs, ys) {
-	for (let i = 0; i < xs.length; i++) path.lineTo(xs[i], ys[i]);
+function trace(xs, ys, path = new Path2D()) {
+	xs.forEach((x, i) => path.lineTo(x, ys[i]));
+	return path;
 }
 
-function polygon(xs, above, below) {
-	const path = new Path2D();
-	if (xs.length === 1) path.rect(xs[0] - 1, above[0], 1, below[0] - above[0]); // so that a lone sample is seen
-	trace(path, xs, above);
-	for (let i = xs.length - 1; i >= 0; i--) path.lineTo(xs[i], below[i]);
-	return path;
+// fillBand fills what is between two lines. Where they have a corner in each pixel, bars are faster.
+function fillBand(ctx, { spacing, pixel }, xs, above, below) {
+	if (spacing < 2 || xs.length === 1) {
+		const edges = [...xs, xs.at(-1) + 1].map(x => Math.round(x / pixel) * pixel);
+		xs.forEach((_, i) => ctx.fillRect(edges[i], above[i], edges[i + 1] - edges[i], below[i] - above[i]));
+	} else ctx.fill(trace(xs.toReversed(), below.toReversed(), trace(xs, above)));
 }
 
 // forEachColumn calls act with each column and its opacity, last with the first one, or the one in focus.
@@ -108,32 +109,23 @@ function forEachColumn({ samples }, chosen, act) {
 // drawLine draws a column. Where steps have several samples, a band from the lowest to the highest surrounds a line
 // through their means, and has an edge above, so that the peaks are seen.
 function drawLine(ctx, frame, palette, c, opacity) {
-	const all = runs(frame, c), alone = frame.samples.names.length === 1;
-	const dense = frame.last - frame.first > 1.5 * frame.xs.length;
+	const all = runs(frame, c), alone = frame.samples.names.length === 1, dense = frame.spacing < 2;
 	ctx.lineJoin = ctx.lineCap = 'round';
 	ctx.strokeStyle = ctx.fillStyle = palette.lines[look(c).color];
 	if (alone) {
 		ctx.globalAlpha = 0.15 * opacity;
-		for (const { xs, highs } of all) ctx.fill(polygon(xs, highs, xs.map(() => frame.base)));
+		for (const { xs, highs } of all) fillBand(ctx, frame, xs, highs, xs.map(() => frame.base));
 	}
 	if (dense) {
 		ctx.globalAlpha = (alone ? 0.4 : 0.25) * opacity;
-		for (const { xs, highs, lows } of all) ctx.fill(polygon(xs, highs, lows));
+		for (const { xs, highs, lows } of all) fillBand(ctx, frame, xs, highs, lows);
 	}
 	ctx.globalAlpha = opacity;
-	const edge = new Path2D(), line = new Path2D();
+	ctx.lineWidth = dense ? frame.pixel : frame.spacing < 6 ? 1.5 : 2; // one pixel is fast
 	for (const { xs, highs, means } of all) {
-		edge.moveTo(xs[0], highs[0]);
-		trace(edge, xs, highs);
-		line.moveTo(xs[0] - 0.5, means[0]);
-		trace(line, xs, means);
+		if (dense) ctx.stroke(trace(xs, highs));
+		ctx.stroke(trace([xs[0] - 0.5, ...xs], [means[0], ...means])); // shows a lone sample
 	}
-	if (dense) {
-		ctx.lineWidth = 1;
-		ctx.stroke(edge);
-	}
-	ctx.lineWidth = frame.spacing < 6 ? 1.5 : 2;
-	ctx.stroke(line);
 	ctx.globalAlpha = 1;
 }
 
@@ -154,21 +146,21 @@ function drawStack(ctx, frame, palette, chosen) {
 	frame.samples.names.forEach((name, c) => {
 		ctx.globalAlpha = (chosen < 0 || c === chosen ? 1 : 0.25) * (name.endsWith('idle') ? 0.05 : 1);
 		ctx.fillStyle = palette.lines[look(c).color];
-		for (const { xs, edges } of all) ctx.fill(polygon(xs, edges[c + 1], edges[c]));
+		for (const { xs, edges } of all) fillBand(ctx, frame, xs, edges[c + 1], edges[c]);
 	});
 	ctx.globalAlpha = 1;
 	if (frame.spacing < 4) return;
 	// Thin lines keep the layers apart without color.
 	ctx.strokeStyle = palette.ground;
-	ctx.lineWidth = 0.3;
-	for (const { xs, edges } of all) for (const edge of edges) ctx.stroke(polygon(xs, edge, edge));
+	ctx.lineWidth = 0.5;
+	for (const { xs, edges } of all) for (const edge of edges) ctx.stroke(trace(xs, edge));
 }
 
 const heat = document.createElement('canvas');
 
 // drawHeat draws a row for each column, or for so many neighbors, of which the hottest counts.
-function drawHeat(ctx, frame, palette, chosen, pixel) {
-	const { left, top, width, height, y, rows, neighbors, samples, high, xs } = frame;
+function drawHeat(ctx, frame, palette, chosen) {
+	const { left, top, width, height, pixel, y, rows, neighbors, samples, high, xs } = frame;
 	const columns = samples.names.length, steps = xs.length, pixels = Math.max(1, Math.round(width / pixel));
 	if (heat.width !== pixels || heat.height !== rows) Object.assign(heat, { width: pixels, height: rows });
 	const heatContext = heat.getContext('2d');

@@ -106,7 +106,7 @@ export class Panel {
 		this.#context.setTransform(scale, 0, 0, scale, 0, 0);
 		this.#context.clearRect(0, 0, width, height);
 		const chosen = spot?.chosen ?? this.#focused;
-		draw(this.#context, this.frame, palette, { chosen, cursor: spot, pixel });
+		draw(this.#context, this.frame, palette, chosen, spot);
 		this.#showReadout(spot, interval);
 		this.#showLegend(stale);
 	}

@@ -1,0 +1,5 @@
+// The recommended rules, for the modules of the page.
+import js from '@eslint/js';
+import globals from 'globals';
+
+export default [js.configs.recommended, { languageOptions: { globals: globals.browser } }];
