@@ -403,7 +403,7 @@ func BenchmarkPhase(b *testing.B) {
 					sent = append(sent, time.Now())
 				}}, err
 			},
-			emit: func(l line) error { ticks = append(ticks, l.at); return nil },
+			show: func(l line) error { ticks = append(ticks, l.at); return nil },
 		}
 		for range hosts {
 			p.hosts = append(p.hosts, &host{address: address{network: "tcp", host: name, port: port}})

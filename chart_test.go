@@ -435,7 +435,7 @@ func TestTitles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := newChart(opt, newPoller(opt, nil).hosts)
+		c := newChart(opt)
 		var titles []string
 		for _, p := range c.panels() {
 			titles = append(titles, p.title)
@@ -470,7 +470,7 @@ func TestFirstReadingOfChart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := newChart(opt, newPoller(opt, nil).hosts)
+		c := newChart(opt)
 		says := "first reading at " + time.Now().Add(time.Minute).Format("15:04:")
 		late := "first reading at " + time.Now().Add(time.Minute-time.Second).Format("15:04:") // just before the full minute
 		text := c.draw(time.Now(), 80, 24).String()

@@ -58,7 +58,7 @@ func polled(t *testing.T, p *poller) (lines []string, err error) {
 	if p.hosts == nil {
 		p.hosts = []*host{{address: address{network: "tcp", host: "alpha", port: "5000"}}}
 	}
-	p.emit = func(l line) error {
+	p.show = func(l line) error {
 		lines = append(lines, fmt.Sprintf("%.2f %.2f %s", l.at.Sub(start).Seconds(), time.Since(start).Seconds(), strings.Join(l.columns, " ")))
 		return nil
 	}
@@ -439,7 +439,7 @@ func TestBye(t *testing.T) {
 				interval: time.Second,
 				wait:     10 * time.Second,
 				brake:    newBrake(),
-				emit:     func(line) error { return nil },
+				show:     func(line) error { return nil },
 				dial: scripted(t, func(n int, request string, conn net.Conn) {
 					requests = append(requests, request)
 					if n == 1 {
@@ -751,7 +751,7 @@ func TestLostAtTheEnd(t *testing.T) {
 			keep:     true,
 			brake:    newBrake(),
 			dial:     func(context.Context, address) (net.Conn, error) { return nil, errors.New("refused") },
-			emit: func(line) error {
+			show: func(line) error {
 				if said := strings.Count(messages(), "refused; reconnecting\n"); said != run+1 {
 					return fmt.Errorf("%d losses were reported in run %d", said, run)
 				}
@@ -916,7 +916,7 @@ func TestCommandEndsFirst(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		p := &poller{
 			hosts: []*host{{address: address{network: command, host: "ssh web1"}}}, words: []word{cpuWord},
-			interval: time.Second, wait: 10 * time.Second, brake: newBrake(), emit: func(line) error { return nil },
+			interval: time.Second, wait: 10 * time.Second, brake: newBrake(), show: func(line) error { return nil },
 			dial: scripted(t, func(n int, _ string, conn net.Conn) {
 				if n == 3 {
 					conn.Close()

@@ -80,6 +80,18 @@ func decimals(name string) int {
 	return 1
 }
 
+// Takers take each line in turn, until one of them ends the run by an error.
+type takers []interface{ show(line) error }
+
+func (ts takers) show(l line) error {
+	for _, t := range ts {
+		if err := t.show(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A printer writes lines as text.
 type printer struct {
 	w          io.Writer
@@ -89,7 +101,7 @@ type printer struct {
 }
 
 // timeFormat returns the format of the time in front of lines that are this far
-// apart, or on request if that is 0.
+// apart, or at any time if that is 0.
 func timeFormat(interval time.Duration) string {
 	if interval < time.Second {
 		return "2006-01-02T15:04:05.000Z"

@@ -173,89 +173,94 @@ func run(args []string) error {
 	}
 }
 
-// dial polls the hosts and prints a line per tick, until ctx is done.
+// dial shows the lines of hosts, or of standard input, until ctx is done.
 func dial(ctx context.Context, opt *options, sig *signals) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	brake := newBrake()
-	p := newPoller(opt, brake)
-	out := output{ctx, os.Stdout}
-	pipe := reopenStdout()
-	if pipe != nil {
-		defer pipe.Close()
-		go watchReader(pipe, cancel)
+	if opt.ask {
+		go askAtInterrupts(ctx, sig.asking, brake, cancel) // ends with ctx
 	}
-	lines := printer{w: &out, header: opt.header}
-	if opt.time {
-		lines.timeFormat = timeFormat(p.interval)
-	}
+	var takers takers
 	var sum summary
-	var takers []interface{ show(line) error }
 	if opt.verbose > 0 {
 		takers = append(takers, &sum)
 	}
 	gate := newGate(opt)
 	if opt.graph {
-		if err := checkTerminal(); err != nil {
+		g, err := openGraph(opt, brake, cancel, sig.interrupt)
+		if err != nil {
 			return err
 		}
-		if isUnread(os.Stdin) && !opt.replay && !opt.read.stdin && len(opt.operands) == 0 {
-			say("warning: standard input is not read (to draw it: cpunc -g -)")
-		}
-		g := newGraph(newChart(opt, p.hosts), brake, cancel, sig.interrupt)
 		defer g.close()
-		if len(opt.commands) == 0 {
-			if err := g.open(); err != nil {
-				return err
-			}
-		}
 		takers = append(takers, g)
 		if gate != nil {
 			gate.report = g.setCondition
 		}
-		switch {
-		case isOnChart():
-			out.Writer = io.Discard
-		case pipe != nil: // an error here is not a SIGPIPE, which would leave the terminal in raw mode
-			out.Writer = pipe
-		}
 	}
-	if opt.ask {
-		go askAtInterrupts(ctx, sig.asking, brake, cancel) // ends with ctx
+	out := openOutput(ctx, opt.graph, cancel)
+	lines := &printer{w: out, header: opt.header}
+	if opt.time {
+		lines.timeFormat = timeFormat(opt.pace())
 	}
-	takers = append(takers, &lines)
+	takers = append(takers, lines)
 	if gate != nil {
 		takers = append(takers, gate) // the last, so that the line that decides is printed
 	}
-	p.emit = func(l line) error {
-		for _, t := range takers {
-			if err := t.show(l); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 	var err error
 	if opt.replay {
-		buffered := bufio.NewWriterSize(&out, maxInput)
+		buffered := bufio.NewWriterSize(out, maxInput)
 		lines.w = buffered
-		r := replay{in: os.Stdin, count: p.count, brake: brake, show: p.emit, flush: buffered.Flush}
+		r := replay{in: os.Stdin, count: int(opt.count), brake: brake, show: takers.show, flush: buffered.Flush}
 		if err = r.run(ctx); err == nil && opt.graph && (gate == nil || !gate.met) {
 			<-ctx.Done() // the chart of a log stays until the user quits
 		}
 	} else {
+		p := newPoller(opt, brake, takers.show)
 		err = p.run(ctx)
+		if opt.verbose > 0 {
+			p.summarize()
+		}
+	}
+	sum.print()
+	if err != nil || gate == nil || gate.met {
+		return err
 	}
 	if opt.verbose > 0 {
-		summarize(p.hosts, &sum)
+		say("not met: %s", gate.missed())
 	}
-	if err == nil && gate != nil && !gate.met {
-		if opt.verbose > 0 {
-			say("not met: %s", gate.missed())
-		}
-		err = errUnmet
+	return errUnmet
+}
+
+// openOutput returns standard output for the readings. It calls gone when the
+// reader of a pipe has closed it.
+func openOutput(ctx context.Context, graph bool, gone func()) io.Writer {
+	pipe := reopenStdout()
+	if pipe != nil {
+		go watchReader(pipe, gone) // ends with the reader, or with the process
 	}
-	return err
+	switch {
+	case graph && isOnChart():
+		return io.Discard
+	case graph && pipe != nil: // an error here is not a SIGPIPE, which would leave the terminal in raw mode
+		return output{ctx, pipe}
+	}
+	return output{ctx, os.Stdout}
+}
+
+// openGraph opens the chart, unless a command may first ask for a password.
+func openGraph(opt *options, b brake, quit, interrupt func()) (*graph, error) {
+	if err := checkTerminal(); err != nil {
+		return nil, err
+	}
+	if isUnread(os.Stdin) && !opt.replay && !opt.read.stdin && len(opt.operands) == 0 {
+		say("warning: standard input is not read (to draw it: cpunc -g -)")
+	}
+	g := newGraph(newChart(opt), b, quit, interrupt)
+	if len(opt.commands) > 0 {
+		return g, nil
+	}
+	return g, g.open()
 }
 
 // newGate returns the gate of the options; nil if there is none.
@@ -263,40 +268,40 @@ func newGate(opt *options) *gate {
 	if opt.given["below"] == "" && opt.given["above"] == "" {
 		return nil
 	}
-	g := &gate{below: float64(opt.below), above: float64(opt.above), hold: opt.hold.Duration, all: opt.replay, report: func(string) {}}
-	if !opt.replay {
-		g.interval = opt.interval.Duration
+	return &gate{
+		below:    float64(opt.below),
+		above:    float64(opt.above),
+		hold:     opt.hold.Duration,
+		interval: opt.pace(),
+		all:      opt.replay,
+		report:   func(string) {},
 	}
-	return g
 }
 
-// summarize logs how many polls of each host were answered, as ping does, and
-// the statistics of the columns.
-func summarize(hosts []*host, sum *summary) {
-	for _, h := range hosts {
-		if h.network == stdio {
-			continue
-		}
-		say("%s: %d sent, %d received, %d lost", h, h.polled, h.answered, h.polled-h.answered)
+// pace returns the time between lines, or 0 if standard input sets the pace.
+func (opt *options) pace() time.Duration {
+	if opt.replay || opt.read.stdin {
+		return 0
 	}
-	sum.print()
+	return opt.interval.Duration
 }
 
 // newPoller returns a poller that is set up as the options say.
-func newPoller(opt *options, b brake) *poller {
+func newPoller(opt *options, b brake, show func(line) error) *poller {
 	d := dialer{wait: opt.wait.Duration, first: opt.interval.Duration, verbose: opt.verbose > 0, stderr: os.Stderr}
 	if opt.graph { // a command's messages must not overwrite the chart
 		d.stderr = stderr
 	}
 	p := &poller{
 		words:    opt.read.words,
-		interval: opt.interval.Duration,
+		interval: opt.pace(),
 		wait:     opt.wait.Duration,
 		first:    firstWindow, // a listener that has just started delays its first replies for so long
 		count:    int(opt.count),
 		keep:     opt.keep,
 		chart:    opt.graph,
 		dial:     d.dial,
+		show:     show,
 		brake:    b,
 	}
 	for _, a := range opt.addresses {
@@ -305,12 +310,8 @@ func newPoller(opt *options, b brake) *poller {
 			p.first = max(p.first, d.first)
 		}
 	}
-	if opt.replay {
-		p.interval = 0 // that of the lines is not known
-	}
 	if opt.read.stdin {
 		p.input = &lineReader{bufio.NewScanner(os.Stdin)}
-		p.interval = 0
 	}
 	return p
 }
@@ -390,7 +391,7 @@ func listen(ctx context.Context, opt *options) error {
 }
 
 // newChart returns an empty chart of what the options ask for.
-func newChart(opt *options, hosts []*host) chart {
+func newChart(opt *options) chart {
 	c := chart{
 		asked:        opt.read.words,
 		window:       opt.window.Duration,
@@ -404,10 +405,10 @@ func newChart(opt *options, hosts []*host) chart {
 		c.asked, c.intervalText = []word{cpuWord}, "on request"
 	}
 	var names []string
-	for _, h := range hosts {
-		names = append(names, quoteOdd(h.String()))
+	for _, a := range opt.addresses {
+		names = append(names, quoteOdd(a.String()))
 	}
-	if len(hosts) == 1 && hosts[0].network == memory {
+	if opt.addresses[0].network == memory {
 		c.cpus = runtime.NumCPU()
 		if !opt.read.stdin && slices.ContainsFunc(c.asked, func(w word) bool { return !table[w].instant }) {
 			c.first = time.Now().Add(opt.interval.Duration)

@@ -53,7 +53,7 @@ type poller struct {
 	keep     bool          // reconnect lost hosts, and emit gaps meanwhile
 	chart    bool          // the same for hosts that have replied, but not for commands
 	dial     func(context.Context, address) (net.Conn, error)
-	emit     func(line) error
+	show     func(line) error
 	brake    brake
 
 	end    context.CancelCauseFunc // ends the run; the first cause counts
@@ -100,7 +100,7 @@ func (p *poller) poll(ctx context.Context) error {
 		}
 		replied := l.at
 		l.at = c.stamp(replied)
-		if err := p.emit(l); err != nil {
+		if err := p.show(l); err != nil {
 			return err
 		}
 		c = c.next(replied) // a tick that was due before the reply to another one would cover less than an interval
@@ -374,4 +374,11 @@ func (p *poller) drop(h *host) {
 		bye(h.peer)
 	}
 	h.peer = nil
+}
+
+// summarize logs how many polls of each host were answered, as ping does.
+func (p *poller) summarize() {
+	for _, h := range p.hosts {
+		say("%s: %d sent, %d received, %d lost", h, h.polled, h.answered, h.polled-h.answered)
+	}
 }

@@ -289,7 +289,7 @@ func TestFirstLineOfThisMachine(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				p := newPoller(opt, nil)
+				p := newPoller(opt, newBrake(), nil)
 				if p.interval == 0 {
 					p.count = 1 // the next line would be the same one
 				}
