@@ -345,6 +345,54 @@ func testHidden(t *testing.T, p *tab, _ *relay) {
 	until(t, "another title", func() bool { return evaluate[string](p, "document.title") != title })
 }
 
+// What a pointer that rests points at stays the same while the chart moves on.
+func testStillPointer(t *testing.T, p *tab, r *relay) {
+	until(t, "five lines", func() bool { return p.count("cpu") >= 5 })
+	p.do(chromedp.MouseEvent("mouseMoved", 1240, 300))
+	until(t, "the values at the pointer", func() bool { return !evaluate[bool](p, "document.querySelector('.readout').hidden") })
+	shown, n := p.text(".readout"), p.count("cpu")
+	until(t, "ten more lines", func() bool { return p.count("cpu") >= n+10 })
+	if now := p.text(".readout"); now != shown {
+		t.Errorf("%q became %q", shown, now)
+	}
+}
+
+// A reading that fails does not hide the others.
+func testOneFails(t *testing.T, p *tab) {
+	until(t, "why there is none", func() bool {
+		return p.state() == "live" && p.text("#status") == "A reading every 1s. Server: pressure: none."
+	})
+	until(t, "the other", func() bool { return p.newest() == "50.0 nan" })
+}
+
+// ofCPUs returns lines of cores, a second apart.
+func ofCPUs(cpus, lines int) string {
+	var text strings.Builder
+	text.WriteString("# time " + strings.Join(namesOf(cpus, coresWord), " ") + "\n")
+	for s := range lines {
+		fmt.Fprintf(&text, "2026-01-02T15:04:%02dZ%s\n", s, strings.Repeat(" 50.0", cpus))
+	}
+	return text.String()
+}
+
+// Many CPUs fit on the page: their legend scrolls, up to its last entry.
+func testManyCPUs(t *testing.T, p *tab) {
+	until(t, "the CPUs", func() bool { return p.count("cores") == 20 && len(p.legend()) == 512 })
+	got := evaluate[[]float64](p, `(() => {
+		const { scrollHeight, clientHeight } = document.documentElement, legend = document.querySelector('.legend');
+		legend.scrollTop = 1e9;
+		return [scrollHeight - clientHeight, legend.getBoundingClientRect().bottom - legend.lastElementChild.getBoundingClientRect().bottom];
+	})()`)
+	if got[0] > 0 || got[1] < 0 || got[1] > 20 {
+		t.Errorf("the page is %v pixels too high, and %v are below the last entry of the legend", got[0], got[1])
+	}
+	if rows, neighbors := inPage[float64](p, "return page.panels[0].frame.rows"), inPage[float64](p, "return page.panels[0].frame.neighbors"); rows*neighbors < 512 || neighbors < 2 {
+		t.Errorf("%v rows, each of %v CPUs", rows, neighbors)
+	}
+	want := fmt.Sprintf("each row: the hottest of %v CPUs", inPage[int](p, "return page.panels[0].frame.neighbors"))
+	until(t, want, func() bool { return p.text(".note") == want })
+}
+
 // A page that fails says so, and not that the connection is lost.
 func testFailure(t *testing.T, p *tab, _ *relay) {
 	p.expected = []string{`^Uncaught`}

@@ -258,12 +258,29 @@ func TestPage(t *testing.T) {
 		"failed":           {"?interval=0.1", testFailure},
 		"axe-core":         {"?read=cpu,load,modes", testAxe},
 		"forced colors":    {"", testForcedColors},
+		"still pointer":    {"?interval=0.1", testStillPointer},
 		"printed":          {"", testPrint},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRelay(t, base)
 			test.run(t, openTab(t, tabs, r.url(), test.query), r)
+		})
+	}
+
+	// The responses are fixed.
+	for name, test := range map[string]struct {
+		query, instead string
+		run            func(*testing.T, *tab)
+	}{
+		"one of several fails": {"?read=cpu,pressure", "error: pressure: none\n# time cpu pressure\n2026-01-02T15:04:05Z 50.0 nan\n", testOneFails},
+		"512 CPUs":             {"?read=cores&interval=60", ofCPUs(512, 20), testManyCPUs},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRelay(t, base)
+			r.instead = test.instead
+			test.run(t, openTab(t, tabs, r.url(), test.query))
 		})
 	}
 
@@ -390,6 +407,9 @@ func TestPage(t *testing.T) {
 		until(t, fmt.Sprintf("the legend %q", want), func() bool {
 			return slices.EqualFunc(p.legend(), want, slices.Equal[[]string])
 		})
+		if _, end, _ := p.view(); int64(end) != time.Date(2026, 1, 2, 15, 4, 6, 0, time.UTC).UnixMilli() {
+			t.Errorf("the chart ends at %v, not at the time of the server", end)
+		}
 		if got := savedLines(t, p.saved("#saveData", ".txt"), "cpu0 cpu1 cpu2"); !slices.Equal(got, []string{"2026-01-02T15:04:05Z 50.0 nan 100.0", "2026-01-02T15:04:06Z 40.0 nan nan"}) {
 			t.Errorf("saved data %q", got)
 		}
