@@ -98,7 +98,7 @@ func (u *usage) setLimits(h hierarchies, accounts controlGroup) error {
 
 // onlineCPUs returns the number of CPUs that are online.
 func onlineCPUs() int {
-	text, _, _ := readText(hostFile("HOST_SYS", "/sys", "devices", "system", "cpu", "online"))
+	text, _, _ := readText(sysFile("devices/system/cpu/online"))
 	return cmp.Or(countList(text), runtime.NumCPU())
 }
 
@@ -207,14 +207,14 @@ type cgroupMount struct {
 	controllers []string // of v1; nil for v2
 }
 
-func cgroupRoot() string { return hostFile("HOST_SYS", "/sys", "fs", "cgroup") }
+func cgroupRoot() string { return sysFile("fs/cgroup") }
 
 // findHierarchies reads the hierarchies from /proc/self. In $HOST_PROC, self is
 // also this process, even if the directory is the /proc of the host.
 func findHierarchies() (h hierarchies, err error) {
-	text, _, err := readText(procFile("self", "cgroup"))
+	text, _, err := readText(procFile("self/cgroup"))
 	if errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("no control groups in %s", procFile("self", "cgroup"))
+		err = fmt.Errorf("no control groups in %s", procFile("self/cgroup"))
 	}
 	if err != nil {
 		return h, err
@@ -227,7 +227,7 @@ func findHierarchies() (h hierarchies, err error) {
 			}
 		}
 	}
-	text, _, _ = readText(procFile("self", "mountinfo"))
+	text, _, _ = readText(procFile("self/mountinfo"))
 	for line := range strings.Lines(text) {
 		if m, ok := parseMount(line); ok && (os.Getenv("HOST_SYS") == "" || isWithin(m.point, cgroupRoot())) {
 			h.mounts = append(h.mounts, m)

@@ -74,13 +74,10 @@ type stat struct {
 	rows  []row  // in order of CPU number; nil if only the total was requested
 }
 
-// hostFile returns the path of a kernel file below a directory, which an
-// environment variable can replace, as in gopsutil.
-func hostFile(variable, dir string, path ...string) string {
-	return filepath.Join(append([]string{cmp.Or(os.Getenv(variable), dir)}, path...)...)
-}
+// Environment variables can replace /proc and /sys, as in gopsutil.
+func procFile(path string) string { return cmp.Or(os.Getenv("HOST_PROC"), "/proc") + "/" + path }
 
-func procFile(path ...string) string { return hostFile("HOST_PROC", "/proc", path...) }
+func sysFile(path string) string { return filepath.Join(cmp.Or(os.Getenv("HOST_SYS"), "/sys"), path) }
 
 // readText returns the text of a kernel file without white space around it, and
 // when it was read.
@@ -342,7 +339,7 @@ func readPressure() (waited time.Duration, at time.Time, err error) {
 	if !procfs {
 		return 0, time.Now(), fmt.Errorf("no pressure stall information on %s", runtime.GOOS)
 	}
-	path := procFile("pressure", "cpu")
+	path := procFile("pressure/cpu")
 	text, at, err := readText(path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) { // not built in, or switched off
 		err = fmt.Errorf("no pressure stall information in %s (boot with psi=1 if the kernel has it)", path)

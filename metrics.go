@@ -77,7 +77,7 @@ func unameLabels() (labels string, ok bool) {
 	for _, l := range []struct{ name, file string }{
 		{"domainname", "domainname"}, {"nodename", "hostname"}, {"release", "osrelease"}, {"sysname", "ostype"}, {"version", "version"},
 	} {
-		value, _, err := readText(procFile("sys", "kernel", l.file))
+		value, _, err := readText(procFile("sys/kernel/" + l.file))
 		if err != nil {
 			return "", false
 		}

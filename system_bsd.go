@@ -3,6 +3,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"syscall"
 	"time"
@@ -20,7 +21,7 @@ func makePrivate(uintptr) (undo func()) {
 	return func() { syscall.Umask(old) }
 }
 
-func openKernelFile(path string) (*os.File, error) { return os.Open(path) }
+func openKernelFile(path string) (io.ReadCloser, error) { return os.Open(path) }
 
 func suspendedTime() time.Duration { return 0 } // unknown
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"syscall"
 	"time"
@@ -18,17 +19,33 @@ func makePrivate(fd uintptr) (undo func()) {
 	return func() {}
 }
 
-// openKernelFile opens a file in /proc or /sys. os.Open would also try to wait for
-// it by epoll, which takes longer than to read it.
-func openKernelFile(path string) (*os.File, error) {
+// openKernelFile opens a file in /proc or /sys. A file of package os would be
+// waited for by epoll, which takes longer than to read it.
+func openKernelFile(path string) (io.ReadCloser, error) {
+	fd, err := restarting(func() (int, error) { return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return kernelFile(fd), nil
+}
+
+type kernelFile int
+
+func (f kernelFile) Read(b []byte) (int, error) {
+	n, err := restarting(func() (int, error) { return syscall.Read(int(f), b) })
+	if n == 0 && err == nil {
+		err = io.EOF
+	}
+	return max(n, 0), err
+}
+
+func (f kernelFile) Close() error { return syscall.Close(int(f)) }
+
+// restarting calls a system call again if a signal has interrupted it.
+func restarting(call func() (int, error)) (n int, err error) {
 	for {
-		fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-		switch err {
-		case nil:
-			return os.NewFile(uintptr(fd), path), nil
-		case syscall.EINTR:
-		default:
-			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		if n, err = call(); err != syscall.EINTR {
+			return n, err
 		}
 	}
 }
