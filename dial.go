@@ -47,8 +47,7 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 		}
 	}
 	conn, err := new(net.Dialer).DialContext(limited, a.network, a.target())
-	for a.network == socket && isBusy(err) && limited.Err() == nil {
-		time.Sleep(10 * time.Millisecond)
+	for a.network == socket && isBusy(err) && sleep(limited, 10*time.Millisecond) == nil {
 		conn, err = new(net.Dialer).DialContext(limited, a.network, a.target())
 	}
 	if err != nil && ctx.Err() == nil && !time.Now().Before(deadline) {
@@ -105,15 +104,23 @@ func (l local) Close() error {
 	return l.Conn.Close()
 }
 
-// A peer is the client's end of a session.
+// A peer is the server at the other end of a connection, or of one connection
+// after another.
 type peer struct {
-	net.Conn
+	known bool // whether it has ever replied with a number
+	lines bool // whether it has ended a reply with a newline, so it ends all of them with one
+
+	net.Conn              // nil when not connected
 	cancelBye func() bool // cancels the bye at the end of the run, and reports whether that was in time
 	unread    []byte
 	blank     int            // bytes of empty lines since the request
-	lines     bool           // the server has ended a reply with a newline, so it ends all of them with one
 	replied   [readings]bool // whether it has replied to the word
 	owed      bool           // replies to the previous request may still come
+}
+
+// reset begins a new connection.
+func (p *peer) reset(conn net.Conn, cancelBye func() bool) {
+	*p = peer{known: p.known, lines: p.lines, Conn: conn, cancelBye: cancelBye}
 }
 
 // ask sends the words in one request and returns the numbers of each reply as
@@ -153,20 +160,20 @@ func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 			fallthrough
 		case err == nil:
 			replies[i] = columns
-			p.replied[w] = true
+			p.replied[w], p.known = true, true
 		case isRefusal(err):
 			refused = cmp.Or(refused, err)
 			deadline = time.Now().Add(lineTimeout) // for the rest, which may never come
 		case refused != nil:
 			p.owed = true
-			return replies, refused
+			return replies, p.refusal(refused)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, fmt.Errorf("no reply within %v (to wait longer: -w)", wait)
 		default:
 			return nil, err
 		}
 	}
-	return replies, refused
+	return replies, p.refusal(refused)
 }
 
 // A refusal is the text of an error line.
@@ -183,6 +190,19 @@ func (r refusal) Error() string {
 }
 
 func isRefusal(err error) bool { return errors.As(err, new(refusal)) }
+
+// refusal returns the error for an error line, if there was one. From a server
+// that has not replied yet, it refuses the connection. This machine is believed.
+func (p *peer) refusal(err error) error {
+	if r, ok := err.(refusal); ok {
+		_, r.whole = p.Conn.(local)
+		err = r
+	}
+	if err != nil && !p.hasReplied() {
+		return errors.New(err.Error())
+	}
+	return err
+}
 
 func (p *peer) hasReplied() bool { return p.replied != [readings]bool{} }
 

@@ -431,8 +431,8 @@ func TestBye(t *testing.T) {
 	for _, after := range []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
 			var requests []string
-			ctx, cancel := context.WithTimeout(t.Context(), after)
-			defer cancel()
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(after, cancel)
 			p := &poller{
 				hosts:    []*host{{}},
 				words:    []word{cpuWord, loadWord},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,7 +23,7 @@ type host struct {
 	address
 	hint    string     // for an error before its first reply
 	cores   int        // number of columns in its last reply to cores
-	replies [][]string // to the current tick; nil if none
+	replies [][]string // to the current poll; nil if none
 
 	polled, answered int
 	settled          bool // whether it has replied or failed at least once
@@ -32,15 +31,13 @@ type host struct {
 	// While busy is set, a goroutine polls or redials the host, and owns the
 	// fields below.
 	busy    atomic.Bool
-	peer    *peer         // nil when not connected
-	lines   bool          // whether it has ended a reply with a newline
-	known   bool          // whether it has ever replied with a number
+	peer    peer
 	refused bool          // whether it refused some words of the last request
 	lost    time.Time     // when it was lost; zero if it has replied since
 	pause   time.Duration // before the last attempt to reconnect
 }
 
-// A poller sends the same words to every host at each tick, and emits the
+// A poller sends the same words to every host at each tick, and shows the
 // replies as lines.
 type poller struct {
 	hosts    []*host
@@ -50,37 +47,33 @@ type poller struct {
 	wait     time.Duration // timeout for a reply
 	first    time.Duration // how much longer a first reply may take
 	count    int           // number of lines; 0: no limit
-	keep     bool          // reconnect lost hosts, and emit gaps meanwhile
+	keep     bool          // reconnect lost hosts, and show gaps meanwhile
 	chart    bool          // the same for hosts that have replied, but not for commands
 	dial     func(context.Context, address) (net.Conn, error)
 	show     func(line) error
 	brake    brake
 
-	end    context.CancelCauseFunc // ends the run; the first cause counts
-	asking sync.WaitGroup          // goroutines of ticks
-	byes   sync.WaitGroup          // connections to which bye has not been sent yet
+	fail context.CancelCauseFunc // ends the run; the first cause counts
+	open sync.WaitGroup          // goroutines of polls, and connections to which bye has not been sent yet
 }
 
-// run polls until it has emitted count lines, a host is lost, emit fails or ctx
-// is done. Before it returns, it ends every session with bye.
+// run polls until it has shown count lines, a host is lost, show fails or ctx is
+// done. Before it returns, it ends every session with bye.
 func (p *poller) run(ctx context.Context) error {
-	ctx, p.end = context.WithCancelCause(ctx)
-	p.end(p.poll(ctx)) // no effect if a lost host has already ended the run
-	p.asking.Wait()
-	p.byes.Wait()
-	if err := context.Cause(ctx); err != errEnd && err != context.Canceled && err != context.DeadlineExceeded {
+	ctx, p.fail = context.WithCancelCause(ctx)
+	p.fail(p.loop(ctx)) // no effect if a lost host has already ended the run
+	p.open.Wait()
+	if err := context.Cause(ctx); err != errEnd && err != context.Canceled {
 		return err
 	}
 	return nil
 }
 
-// poll emits a line per tick. It returns errEnd after count lines or when ctx
+// loop shows a line per tick. It returns errEnd after count lines or when ctx
 // is done.
-func (p *poller) poll(ctx context.Context) error {
-	if !p.keep { // the first tick needs all of them
-		if _, err := p.tick(ctx, nil, nil); err != nil {
-			return err
-		}
+func (p *poller) loop(ctx context.Context) error {
+	if err := p.connectAll(ctx); err != nil {
+		return err
 	}
 	c := clock{time.Now(), p.interval}
 	for n := 0; p.count == 0 || n < p.count; n++ {
@@ -88,10 +81,7 @@ func (p *poller) poll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		l, err := p.tick(ctx, ws, p.missed(c, n == 0))
-		if err == nil {
-			err = p.brake.wait(ctx)
-		}
+		l, err := p.poll(ctx, ws, p.missed(c, n == 0))
 		if err != nil {
 			return err
 		}
@@ -103,23 +93,28 @@ func (p *poller) poll(ctx context.Context) error {
 		if err := p.show(l); err != nil {
 			return err
 		}
-		c = c.next(replied) // a tick that was due before the reply to another one would cover less than an interval
+		c = c.next(replied) // a tick that was due before that would cover less than an interval
 		if p.interval == 0 && !l.answered {
-			c.due = time.Now().Add(time.Second) // otherwise, nan would be printed without pause
+			c.due = time.Now().Add(time.Second) // otherwise, nan would be shown without pause
 		}
 	}
 	return errEnd
 }
 
-// next waits for the next request of the input, or for the tick that is due
-// next, and returns the words.
+// connectAll connects to every host, unless those that fail leave gaps.
+func (p *poller) connectAll(ctx context.Context) error {
+	if p.keep {
+		return nil
+	}
+	_, err := p.poll(ctx, nil, nil)
+	return err
+}
+
+// next waits for the next request of the input, or for the next tick, and
+// returns the words.
 func (p *poller) next(ctx context.Context, c *clock) ([]word, error) {
 	if p.input != nil {
-		ws, err := p.request(ctx)
-		if err == nil {
-			err = p.brake.wait(ctx)
-		}
-		return ws, err
+		return p.request(ctx)
 	}
 	for {
 		err := sleep(ctx, time.Until(c.due))
@@ -134,14 +129,14 @@ func (p *poller) next(ctx context.Context, c *clock) ([]word, error) {
 	}
 }
 
-// missed returns when the tick of c ends although replies are missing, which are
-// then gaps, or nil if it waits for all of them.
+// missed returns when the poll at the tick of c ends: hosts that have not replied
+// then leave gaps. It is nil if all of them are waited for, as long as -w allows.
 func (p *poller) missed(c clock, first bool) <-chan time.Time {
-	switch {
-	case p.interval == 0, len(p.hosts) == 1 && !p.keep: // as long as -w allows
+	// A command may take long to connect, and the first line of this machine
+	// takes an interval.
+	slow := func(h *host) bool { return h.network == command && !p.keep || h.network == memory }
+	if p.interval == 0 || len(p.hosts) == 1 && !p.keep || first && slices.ContainsFunc(p.hosts, slow) {
 		return nil
-	case first && slices.ContainsFunc(p.hosts, func(h *host) bool { return h.network == command && !p.keep || h.network == memory }):
-		return nil // a command may take long to connect, and the first line of this machine takes an interval
 	}
 	return time.After(time.Until(c.due.Add(p.interval)))
 }
@@ -155,13 +150,13 @@ func (p *poller) request(ctx context.Context) ([]word, error) {
 		case <-ctx.Done():
 			return nil, errEnd
 		}
-		if in.err == io.EOF {
-			return nil, errEnd
-		} else if in.err != nil {
-			return nil, in.err
-		}
 		names := strings.Fields(in.text)
-		if len(names) == 0 { // ignore blank lines
+		switch {
+		case in.err == io.EOF:
+			return nil, errEnd
+		case in.err != nil:
+			return nil, in.err
+		case len(names) == 0: // ignore blank lines
 			continue
 		}
 		ws, err := parseReadings(names)
@@ -172,17 +167,16 @@ func (p *poller) request(ctx context.Context) ([]word, error) {
 	}
 }
 
-// A result is the outcome for a host at one tick: its replies, or nil for a
-// gap.
+// A result is the outcome of a poll for one host: its replies, or nil for a gap.
 type result struct {
 	host    *host
 	replies [][]string
 }
 
-// tick polls every host that is not busy, each in its own goroutine, and
-// collects the replies into a line until all have come, or missed. Without words,
-// it only connects.
-func (p *poller) tick(ctx context.Context, ws []word, missed <-chan time.Time) (line, error) {
+// poll sends the words to every host that is not busy, each in a goroutine of its
+// own, and collects the replies into a line until all have come, or missed.
+// Without words, it only connects.
+func (p *poller) poll(ctx context.Context, ws []word, missed <-chan time.Time) (line, error) {
 	results := make(chan result, len(p.hosts)) // late results land where nobody reads them
 	waiting := 0
 	for _, h := range p.hosts {
@@ -192,7 +186,7 @@ func (p *poller) tick(ctx context.Context, ws []word, missed <-chan time.Time) (
 		}
 		if h.busy.CompareAndSwap(false, true) {
 			waiting++
-			p.asking.Go(func() { defer onPanic(); p.ask(ctx, h, ws, results) }) // ends when the host has replied, or with ctx
+			p.open.Go(func() { defer onPanic(); p.pollHost(ctx, h, ws, results) }) // ends when the host has replied or is back, or with ctx
 		}
 	}
 	at := time.Now()
@@ -200,7 +194,7 @@ func (p *poller) tick(ctx context.Context, ws []word, missed <-chan time.Time) (
 		select {
 		case r := <-results:
 			waiting--
-			r.host.take(ws, r.replies)
+			r.host.record(ws, r.replies)
 			if r.replies != nil && p.interval > 0 {
 				at = time.Now()
 			}
@@ -210,10 +204,25 @@ func (p *poller) tick(ctx context.Context, ws []word, missed <-chan time.Time) (
 			return line{}, errEnd
 		}
 	}
-	return p.line(at, ws), nil
+	return p.line(at, ws), p.brake.wait(ctx)
 }
 
-// line returns the replies to the current tick.
+// record stores the replies to the current poll.
+func (h *host) record(ws []word, replies [][]string) {
+	h.replies = replies
+	h.settled = h.settled || len(ws) > 0
+	if len(ws) == 0 || replies == nil {
+		return
+	}
+	h.answered++
+	for i, w := range ws {
+		if w.width() == 0 && replies[i] != nil {
+			h.cores = len(replies[i])
+		}
+	}
+}
+
+// line returns the replies to the current poll.
 func (p *poller) line(at time.Time, ws []word) line {
 	l := line{at: at, settled: true}
 	for _, h := range p.hosts {
@@ -228,22 +237,6 @@ func (p *poller) line(at time.Time, ws []word) line {
 	return l
 }
 
-// take stores the replies to the current tick.
-func (h *host) take(ws []word, replies [][]string) {
-	if h.replies = replies; len(ws) == 0 {
-		return
-	}
-	if h.settled = true; replies == nil {
-		return
-	}
-	h.answered++
-	for i, w := range ws {
-		if w.width() == 0 && replies[i] != nil {
-			h.cores = len(replies[i])
-		}
-	}
-}
-
 // wrap adds the name of the host to an error, unless it is this machine.
 func (h *host) wrap(err error) error {
 	if h.network == memory && h.label == "" {
@@ -252,13 +245,13 @@ func (h *host) wrap(err error) error {
 	return fmt.Errorf("%s: %w", h, err)
 }
 
-// ask polls one host at one tick, in its own goroutine, and sends the replies
-// to results. If the host fails, ask ends the run or sends a gap and reconnects.
-func (p *poller) ask(ctx context.Context, h *host, ws []word, results chan<- result) {
+// pollHost polls one host and sends the replies to results. If the host fails, it
+// ends the run, or sends a gap and reconnects.
+func (p *poller) pollHost(ctx context.Context, h *host, ws []word, results chan<- result) {
 	replies, err := p.exchange(ctx, h, ws)
 	switch {
 	case err != nil && !p.survives(h, err):
-		p.end(err)
+		p.fail(err)
 	case err == nil || isRefusal(err):
 		if len(ws) > 0 && !h.lost.IsZero() {
 			say("%s: reconnected after %v", h, time.Since(h.lost).Round(100*time.Millisecond))
@@ -268,7 +261,7 @@ func (p *poller) ask(ctx context.Context, h *host, ws []word, results chan<- res
 			say("%v", err)
 		}
 		h.refused = err != nil
-		h.busy.Store(false) // first, because the next tick may begin once this result is sent
+		h.busy.Store(false) // first, because the next poll may begin once this result is sent
 		results <- result{h, replies}
 	default:
 		if h.lost.IsZero() && ctx.Err() == nil {
@@ -283,13 +276,13 @@ func (p *poller) ask(ctx context.Context, h *host, ws []word, results chan<- res
 
 // survives reports whether the run goes on after h has failed.
 func (p *poller) survives(h *host, err error) bool {
-	return p.keep || p.chart && h.known && (isRefusal(err) || h.network != command)
+	return p.keep || p.chart && h.peer.known && (isRefusal(err) || h.network != command)
 }
 
 // exchange sends the words to h, over its connection or a new one, and returns
 // the replies. The connection is closed if it fails, but not after a refusal.
 func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, error) {
-	if h.peer == nil {
+	if h.peer.Conn == nil {
 		if err := p.connect(ctx, h); err != nil {
 			return nil, err
 		}
@@ -297,7 +290,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	if len(ws) == 0 {
 		return [][]string{}, nil
 	}
-	replies, err := p.query(h, ws)
+	replies, err := h.peer.ask(ws, p.wait, p.first)
 	if _, stale := err.(staleError); stale && h.peer.hasReplied() && p.survives(h, err) && h.network != command {
 		// The listener may have closed the idle connection long ago, or may
 		// have been restarted.
@@ -305,7 +298,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 		if dialErr := p.connect(ctx, h); dialErr != nil {
 			return nil, h.wrap(err)
 		}
-		replies, err = p.query(h, ws)
+		replies, err = h.peer.ask(ws, p.wait, p.first)
 	}
 	switch {
 	case err == nil:
@@ -313,32 +306,13 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	case isRefusal(err):
 		return replies, h.wrap(err)
 	case h.network == command: // Ctrl-C also ends the command, perhaps before ctx is done
-		select {
-		case <-ctx.Done():
-		case <-time.After(brief):
-		}
+		sleep(ctx, brief)
 	}
 	if !h.peer.hasReplied() {
 		err = withHint(err, h.hint)
 	}
 	p.drop(h)
 	return nil, h.wrap(err)
-}
-
-// query sends the words to h over its connection. An error line is a refusal
-// only from a server that has replied; otherwise, it refuses the connection.
-func (p *poller) query(h *host, ws []word) ([][]string, error) {
-	replies, err := h.peer.ask(ws, p.wait, p.first)
-	h.lines = h.peer.lines
-	h.known = h.known || replies != nil
-	if r, ok := err.(refusal); ok && h.network == memory {
-		r.whole = true
-		err = r
-	}
-	if isRefusal(err) && !h.peer.hasReplied() {
-		err = errors.New(err.Error())
-	}
-	return replies, err
 }
 
 // redial dials h, which was lost, until that succeeds or ctx is done.
@@ -359,21 +333,22 @@ func (p *poller) connect(ctx context.Context, h *host) error {
 	if err != nil {
 		return withHint(err, h.hint)
 	}
-	p.byes.Add(1)
-	h.peer = &peer{Conn: conn, lines: h.lines, cancelBye: context.AfterFunc(ctx, func() {
-		defer p.byes.Done()
+	p.open.Add(1)
+	h.peer.reset(conn, context.AfterFunc(ctx, func() {
+		defer p.open.Done()
 		bye(conn) // a pending request fails
-	})}
+	}))
 	return nil
 }
 
-// drop closes the connection to h, if there is one, with bye.
+// drop closes the connection to h with bye, unless the end of the run has done
+// so.
 func (p *poller) drop(h *host) {
-	if h.peer != nil && h.peer.cancelBye() {
-		defer p.byes.Done()
-		bye(h.peer)
+	if h.peer.cancelBye() {
+		bye(h.peer.Conn)
+		p.open.Done()
 	}
-	h.peer = nil
+	h.peer.Conn = nil
 }
 
 // summarize logs how many polls of each host were answered, as ping does.
