@@ -232,43 +232,52 @@ func (p *peer) reply(w word, deadline time.Time) ([]string, error) {
 // still look whole, so that always needs a newline. The line is valid until the
 // next call.
 func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
+	bare := !p.lines && w.width() > 0
 	for {
-		// An empty line is the newline that arrived late, after a pause had
-		// ended the reply.
-		rest := bytes.TrimLeft(p.unread, "\r\n")
-		p.blank += len(p.unread) - len(rest)
-		if p.unread = rest; p.blank > maxBlank {
-			return nil, errors.New("unsolicited data: nothing but empty lines")
-		}
-		if line, rest, ok := bytes.Cut(p.unread, []byte("\n")); ok {
-			p.unread, p.lines = rest, true
-			return bytes.TrimSuffix(line, []byte("\r")), nil
-		}
-		if len(p.unread) >= maxAnswer {
-			return nil, fmt.Errorf("line too long (over %d bytes): %s", maxAnswer, excerpt(p.unread))
+		if line, err := p.cutLine(); line != nil || err != nil {
+			return line, err
 		}
 		until := deadline
-		bare := !p.lines && w.width() > 0
-		if quiet := time.Now().Add(lineTimeout); len(p.unread) > 0 && bare && quiet.Before(deadline) {
+		if quiet := time.Now().Add(lineTimeout); bare && len(p.unread) > 0 && quiet.Before(deadline) {
 			until = quiet
 		}
 		p.SetReadDeadline(until)
 		p.unread = slices.Grow(p.unread, 512)
 		n, err := p.Read(p.unread[len(p.unread):cap(p.unread)])
 		p.unread = p.unread[:len(p.unread)+n]
-		if n > 0 || err == nil {
-			continue
-		}
 		switch {
+		case n > 0 || err == nil:
 		case len(p.unread) == 0 || err != io.EOF && until == deadline:
 			return nil, err
 		case !bare:
 			return nil, fmt.Errorf("connection closed in the middle of a reply: %s", excerpt(p.unread))
+		default:
+			line := p.unread
+			p.unread = nil
+			return line, nil
 		}
-		line := p.unread
-		p.unread = nil
-		return line, nil
 	}
+}
+
+// cutLine removes a whole line from what is unread. It returns nil if there is
+// none.
+func (p *peer) cutLine() ([]byte, error) {
+	// An empty line is the newline that arrived late, after a pause had ended the
+	// reply.
+	text := bytes.TrimLeft(p.unread, "\r\n")
+	p.blank += len(p.unread) - len(text)
+	p.unread = text
+	line, rest, ok := bytes.Cut(text, []byte("\n"))
+	switch {
+	case p.blank > maxBlank:
+		return nil, errors.New("unsolicited data: too many empty lines")
+	case ok:
+		p.unread, p.lines = rest, true
+		return bytes.TrimSuffix(line, []byte("\r")), nil
+	case len(text) >= maxAnswer:
+		return nil, fmt.Errorf("line too long (over %d bytes): %s", maxAnswer, excerpt(text))
+	}
+	return nil, nil
 }
 
 // parseReply checks that line is a reply to w and splits it into its numbers.

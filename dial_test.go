@@ -164,7 +164,7 @@ func TestServersMisbehave(t *testing.T) {
 					return
 				}
 			}
-		}, "alpha:5000: unsolicited data: nothing but empty lines", 0},
+		}, "alpha:5000: unsolicited data: too many empty lines", 0},
 		{"endless line", func(c net.Conn) {
 			for {
 				if _, err := io.WriteString(c, strings.Repeat("z", 4096)); err != nil {

@@ -188,40 +188,31 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 	}
 	gate := newGate(opt)
 	if opt.graph {
-		g, err := openGraph(opt, brake, cancel, sig.interrupt)
+		g, err := openGraph(opt, gate, brake, cancel, sig.interrupt)
 		if err != nil {
 			return err
 		}
 		defer g.close()
 		takers = append(takers, g)
-		if gate != nil {
-			gate.report = g.setCondition
-		}
 	}
 	out := openOutput(ctx, opt.graph, cancel)
-	lines := &printer{w: out, header: opt.header}
+	text := &printer{w: out, header: opt.header}
 	if opt.time {
-		lines.timeFormat = timeFormat(opt.pace())
+		text.timeFormat = timeFormat(opt.pace())
 	}
-	takers = append(takers, lines)
+	takers = append(takers, text)
 	if gate != nil {
 		takers = append(takers, gate) // the last, so that the line that decides is printed
 	}
-	var err error
+	var lines interface{ run(context.Context) error }
 	if opt.replay {
 		buffered := bufio.NewWriterSize(out, maxInput)
-		lines.w = buffered
-		r := replay{in: os.Stdin, count: int(opt.count), brake: brake, show: takers.show, flush: buffered.Flush}
-		if err = r.run(ctx); err == nil && opt.graph && (gate == nil || !gate.met) {
-			<-ctx.Done() // the chart of a log stays until the user quits
-		}
+		text.w = buffered
+		lines = &replay{in: os.Stdin, count: int(opt.count), stay: opt.graph, brake: brake, show: takers.show, flush: buffered.Flush}
 	} else {
-		p := newPoller(opt, brake, takers.show)
-		err = p.run(ctx)
-		if opt.verbose > 0 {
-			p.summarize()
-		}
+		lines = newPoller(opt, brake, takers.show)
 	}
+	err := lines.run(ctx)
 	sum.print()
 	if err != nil || gate == nil || gate.met {
 		return err
@@ -249,7 +240,7 @@ func openOutput(ctx context.Context, graph bool, gone func()) io.Writer {
 }
 
 // openGraph opens the chart, unless a command may first ask for a password.
-func openGraph(opt *options, b brake, quit, interrupt func()) (*graph, error) {
+func openGraph(opt *options, gate *gate, b brake, quit, interrupt func()) (*graph, error) {
 	if err := checkTerminal(); err != nil {
 		return nil, err
 	}
@@ -257,6 +248,9 @@ func openGraph(opt *options, b brake, quit, interrupt func()) (*graph, error) {
 		say("warning: standard input is not read (to draw it: cpunc -g -)")
 	}
 	g := newGraph(newChart(opt), b, quit, interrupt)
+	if gate != nil {
+		gate.report = g.setCondition
+	}
 	if len(opt.commands) > 0 {
 		return g, nil
 	}
@@ -299,6 +293,7 @@ func newPoller(opt *options, b brake, show func(line) error) *poller {
 		first:    firstWindow, // a listener that has just started delays its first replies for so long
 		count:    int(opt.count),
 		keep:     opt.keep,
+		verbose:  opt.verbose > 0,
 		chart:    opt.graph,
 		dial:     d.dial,
 		show:     show,

@@ -48,7 +48,8 @@ type poller struct {
 	first    time.Duration // how much longer a first reply may take
 	count    int           // number of lines; 0: no limit
 	keep     bool          // reconnect lost hosts, and show gaps meanwhile
-	chart    bool          // the same for hosts that have replied, but not for commands
+	verbose  bool          // log how many polls each host replied to
+	chart    bool          // as keep, for hosts that have replied, but not for commands
 	dial     func(context.Context, address) (net.Conn, error)
 	show     func(line) error
 	brake    brake
@@ -63,6 +64,9 @@ func (p *poller) run(ctx context.Context) error {
 	ctx, p.fail = context.WithCancelCause(ctx)
 	p.fail(p.loop(ctx)) // no effect if a lost host has already ended the run
 	p.open.Wait()
+	if p.verbose {
+		p.summarize()
+	}
 	if err := context.Cause(ctx); err != errEnd && err != context.Canceled {
 		return err
 	}

@@ -16,7 +16,8 @@ import (
 // prints, or any numbers.
 type replay struct {
 	in    io.Reader
-	count int // of lines to show; 0: no limit
+	count int  // of lines to show; 0: no limit
+	stay  bool // at the end of the input, wait until ctx is done
 	brake brake
 	show  func(line) error
 	flush func() error // called before waiting for more
@@ -137,26 +138,32 @@ func (r *replay) run(ctx context.Context) error {
 	defer cancel()
 	arrived := blocks(ctx, r.in)
 	for {
+		var b block
 		select {
-		case b := <-arrived:
-			err := r.brake.wait(ctx)
-			if err == nil {
-				err = r.take(b)
-			}
-			if err = cmp.Or(r.flush(), err); err == errEnd || err == io.EOF {
-				return nil
-			} else if err != nil {
-				return err
-			}
+		case b = <-arrived:
 		case <-ctx.Done():
 			return nil
+		}
+		err := r.brake.wait(ctx)
+		if err == nil {
+			err = r.showBlock(b)
+		}
+		err = cmp.Or(r.flush(), err)
+		if err == io.EOF && r.stay {
+			<-ctx.Done()
+		}
+		if err == io.EOF || err == errEnd {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
 
-// take shows the lines of a block. It returns errEnd after the last one that is
-// to be shown.
-func (r *replay) take(b block) error {
+// showBlock shows the lines of a block. It returns io.EOF after the last one of
+// the input, or of those that are to be shown.
+func (r *replay) showBlock(b block) error {
 	now := time.Now()
 	for text := range strings.Lines(b.text) {
 		l, ok, err := r.parse(text, now)
@@ -165,7 +172,7 @@ func (r *replay) take(b block) error {
 			r.shown++
 		}
 		if err == nil && ok && r.shown == r.count {
-			err = errEnd
+			err = io.EOF
 		}
 		if err != nil {
 			return err
