@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// A usage holds the CPU use and the limits of the control group of this process
-// at one moment.
+// A usage holds the CPU use and the limits of a control group at one moment.
 type usage struct {
 	group  string        // its directory
+	id     os.FileInfo   // of that directory
 	used   time.Duration // CPU time since the group was created
 	limit  float64       // number of CPUs that it may use
 	quotas []quota       // of the group and its visible ancestors
@@ -32,17 +32,24 @@ type quota struct {
 	throttled uint64 // periods in which the quota was used up
 }
 
+// sameGroup reports whether both usages are of the same group. A service that
+// was restarted has another one, in a new directory with the same name.
+func (u *usage) sameGroup(old *usage) bool {
+	return u.group == old.group && os.SameFile(u.id, old.id)
+}
+
 // comparable reports whether both usages are of the same group with the same
 // limits.
 func (u *usage) comparable(old *usage) bool {
-	return u.group == old.group && u.limit == old.limit &&
+	return u.sameGroup(old) && u.limit == old.limit &&
 		slices.EqualFunc(u.quotas, old.quotas, func(a, b quota) bool { return a.group == b.group && a.cpus == b.cpus })
 }
 
-// readGroup reads the CPU use and the limits of the control group of this
-// process. It finds the group each time, because processes can be moved and
-// limits changed.
-func readGroup() (u *usage, at time.Time, err error) {
+// readGroup reads the CPU use and the limits of the control group with this path
+// below the mount point, or of that of this process if named is "". It finds the
+// group each time, because processes can be moved, groups replaced and limits
+// changed.
+func readGroup(named string) (u *usage, at time.Time, err error) {
 	at = time.Now()
 	if !procfs {
 		return nil, at, fmt.Errorf("no control groups on %s", runtime.GOOS)
@@ -51,6 +58,7 @@ func readGroup() (u *usage, at time.Time, err error) {
 	if err != nil {
 		return nil, at, err
 	}
+	h.named = named
 	accounts, err := h.group("cpuacct")
 	if err == errNoController {
 		err = fmt.Errorf("no CPU controller in %s", cgroupRoot())
@@ -58,7 +66,7 @@ func readGroup() (u *usage, at time.Time, err error) {
 	if err != nil {
 		return nil, at, err
 	}
-	u = &usage{group: accounts.dir}
+	u = &usage{group: accounts.dir, id: accounts.id}
 	if err := u.setLimits(h, accounts); err != nil {
 		return nil, at, err
 	}
@@ -104,8 +112,9 @@ func onlineCPUs() int {
 
 // A controlGroup is one group in one hierarchy.
 type controlGroup struct {
-	path     string // in the hierarchy
-	top, dir string // the mount point, and the directory of the group in it
+	path     string      // in the hierarchy, or below the mount point if it was named
+	top, dir string      // the mount point, and the directory of the group in it
+	id       os.FileInfo // of that directory
 	v2       bool
 }
 
@@ -198,6 +207,7 @@ func value(text, key string) string {
 type hierarchies struct {
 	mounts []cgroupMount
 	paths  map[string]string // by v1 controller; "" is the key for v2
+	named  string            // a group that is meant instead, below the mount point
 }
 
 // A cgroupMount is a hierarchy that is mounted in the file system.
@@ -257,9 +267,9 @@ var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\13
 // errNoController means that no hierarchy has a controller.
 var errNoController = errors.New("no such controller")
 
-// group returns the group of this process in the hierarchy of a controller: the
-// one of version 1 that has it, or else that of version 2. If the group is not
-// visible, that is an error, because what is visible belongs to others, too.
+// group returns the group in the hierarchy of a controller: the one of version 1
+// that has it, or else that of version 2. If the group is not visible, that is
+// an error, because what is visible belongs to others, too.
 func (h hierarchies) group(controller string) (controlGroup, error) {
 	path, exists := h.paths[controller]
 	hidden := exists
@@ -269,13 +279,20 @@ func (h hierarchies) group(controller string) (controlGroup, error) {
 	}
 	for _, m := range h.mounts {
 		if exists && m.has(controller) {
-			if g, ok := m.group(path); ok {
+			g, ok := m.group(path)
+			if h.named != "" {
+				g, ok = m.named(h.named, controller)
+			}
+			if ok {
 				return g, nil
 			}
 			hidden = true
 		}
 	}
-	if hidden {
+	switch {
+	case hidden && h.named != "":
+		return controlGroup{}, fmt.Errorf("no group %q in %s (systemd-cgls lists them)", h.named, cgroupRoot())
+	case hidden:
 		return controlGroup{}, fmt.Errorf("the group of this process is not visible in %s", cgroupRoot())
 	}
 	return controlGroup{}, errNoController
@@ -293,10 +310,33 @@ func (m cgroupMount) has(controller string) bool {
 // group returns the group with this path in a mount, if it is visible there.
 func (m cgroupMount) group(path string) (g controlGroup, ok bool) {
 	dir, ok := m.dir(path)
-	if _, err := os.Stat(dir); !ok || err != nil {
+	if !ok {
 		return g, false
 	}
-	return controlGroup{path: path, top: m.point, dir: dir, v2: m.controllers == nil}, true
+	return m.at(path, dir)
+}
+
+// named returns the group with this clean path below the mount point. Its CPU
+// time must be counted, but it may lack a directory in other hierarchies of
+// version 1: its processes are then in that of an ancestor, as in the cpuset
+// hierarchy, which systemd does not manage.
+func (m cgroupMount) named(path, controller string) (g controlGroup, ok bool) {
+	for {
+		g, ok = m.at(path, filepath.Join(m.point, path))
+		if ok || controller == "" || controller == "cpuacct" || path == "/" {
+			return g, ok
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// at returns the group in a directory of the mount, if that exists.
+func (m cgroupMount) at(path, dir string) (g controlGroup, ok bool) {
+	id, err := os.Stat(dir)
+	if err != nil || !id.IsDir() {
+		return g, false
+	}
+	return controlGroup{path: path, top: m.point, dir: dir, id: id, v2: m.controllers == nil}, true
 }
 
 // dir returns the directory of the group with this path in a mount, if the path

@@ -19,23 +19,97 @@ import (
 
 // TestControlGroups reads the control groups of many kinds of machines and
 // containers, from testdata/cgroup, which have four CPUs unless they say otherwise.
-// It checks the group that is found at the end, and the reply.
+// It checks the group that is found at the end, and the reply. The file named in an
+// archive is the path for --cgroup.
 func TestControlGroups(t *testing.T) {
-	eachFixture(t, "testdata/cgroup/*.txtar", 36, func(t *testing.T, dir string, before, after func()) string {
+	eachFixture(t, "testdata/cgroup/*.txtar", 43, func(t *testing.T, dir string, before, after func()) string {
 		t.Setenv("HOST_PROC", filepath.Join(dir, "proc"))
 		t.Setenv("HOST_SYS", filepath.Join(dir, "sys"))
 		layFiles(t, dir, txtar.Parse([]byte("-- from/sys/devices/system/cpu/online --\n0-3\n")), "from")
 		before()
 		smp := newSampler()
+		text, _ := os.ReadFile(filepath.Join(dir, "named"))
+		named := strings.TrimSpace(string(text))
+		if named != "" {
+			smp.useGroup(named)
+		}
 		smp.record(context.Background())
 		c := connect(t, smp)
 		c.ask("cgroup")
 		after()
 		found := ""
-		if u, _, err := readGroup(); err == nil {
+		if u, _, err := readGroup(named); err == nil {
 			found = fmt.Sprintf("%s has %g CPUs\n", u.group, u.limit)
 		}
 		return found + c.ask("cgroup") + "\n"
+	})
+}
+
+// A service that is restarted has a new group with the same name. While it is down, the
+// reply is an error; then it is a first one, also if no client has seen it down.
+func TestRestartedGroup(t *testing.T) {
+	if !procfs {
+		t.Skip("requires the /proc of Linux")
+	}
+	dir := t.TempDir()
+	t.Setenv("HOST_PROC", filepath.Join(dir, "proc"))
+	t.Setenv("HOST_SYS", filepath.Join(dir, "sys"))
+	group := filepath.Join(dir, "sys/fs/cgroup/x.service")
+	lay := func(text string) {
+		layFiles(t, dir, txtar.Parse([]byte(text)), "")
+	}
+	use := func(usec int) {
+		lay(fmt.Sprintf("-- /sys/fs/cgroup/x.service/cpu.stat --\nusage_usec %d\n", usec))
+	}
+	stops := 0
+	stop := func() { // removing it could give its inode to the next one
+		stops++
+		if err := os.Rename(group, group+strconv.Itoa(stops)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lay(`-- /proc/self/cgroup --
+0::/
+-- /proc/self/mountinfo --
+30 25 0:27 / $DIR/sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw
+-- /sys/devices/system/cpu/online --
+0-3
+`)
+	use(1e6)
+	synctest.Test(t, func(t *testing.T) {
+		smp := newSampler()
+		smp.minFirst = time.Minute // as with -i 60 on this machine
+		smp.useGroup("/x.service")
+		c := connect(t, smp)
+		ask := func(want string, took time.Duration) {
+			t.Helper()
+			begin := time.Now()
+			if got := c.ask("cgroup"); got != want || time.Since(begin) != took {
+				t.Errorf("got %q after %v, want %q after %v", got, time.Since(begin), want, took)
+			}
+		}
+		ask("0.0 0.0", time.Minute)
+		time.Sleep(time.Second)
+		use(3e6)
+		ask("50.0 0.0", 0)
+
+		stop()
+		time.Sleep(time.Second)
+		ask(`error: cgroup: no group "/x.service" in `+dir+"/sys/fs/cgroup (systemd-cgls lists them)", 0)
+		use(9e6)
+		time.Sleep(time.Second)
+		ask("0.0 0.0", firstWindow)
+		use(10e6)
+		time.Sleep(time.Second)
+		ask("25.0 0.0", 0)
+
+		stop()
+		time.Sleep(time.Second)
+		use(11e6)
+		smp.record(t.Context())
+		time.Sleep(2 * time.Second)
+		use(15e6)
+		ask("50.0 0.0", 0)
 	})
 }
 
@@ -166,6 +240,27 @@ func TestRealGroups(t *testing.T) {
 		g := makeGroup(t, "cpuset", 150, "0")
 		if used, throttled := readInGroup(t, g, g); used < 80 || throttled > 50 {
 			t.Errorf("in a group that uses all of its only CPU: %v %v", used, throttled)
+		}
+	})
+	t.Run("named", func(t *testing.T) {
+		g := makeGroup(t, "named", 30, "")
+		h, err := findHierarchies()
+		if err != nil {
+			t.Fatal(err)
+		}
+		own, err := h.group("cpuacct")
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(g[len(g)-1], own.top)
+		var used, throttled float64
+		out, err := inGroup(t, nil, g, "cpunc -l --cgroup '"+name+"' - <words")
+		if n, _ := fmt.Sscanf(out, "%f %f\n", &used, &throttled); err != nil || n != 2 || used < 70 || throttled < 50 {
+			t.Errorf("of a named group at its limit: %q, %v", out, err)
+		}
+		out, err = inGroup(t, nil, nil, "cpunc -l --cgroup '"+name+"/none' - <words 2>&1")
+		if want := fmt.Sprintf("cpunc: cgroup: no group %q in /sys/fs/cgroup (systemd-cgls lists them)\n", name+"/none"); err == nil || out != want {
+			t.Errorf("of a group that does not exist: %q, %v, want %q", out, err, want)
 		}
 	})
 	t.Run("namespace", func(t *testing.T) {

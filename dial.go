@@ -27,6 +27,7 @@ const (
 type dialer struct {
 	wait    time.Duration // timeout for connecting
 	first   time.Duration // time that the first replies of this machine cover
+	group   string        // the control group of this machine to read; "": that of this process
 	verbose bool
 	stderr  io.Writer // standard error of commands
 }
@@ -34,7 +35,7 @@ type dialer struct {
 func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	switch a.network {
 	case memory:
-		return thisMachine(d.first), nil
+		return thisMachine(d.first, d.group), nil
 	case command:
 		return startProcess(a.host, d.stderr)
 	}
@@ -76,12 +77,16 @@ func isBusy(err error) bool {
 }
 
 // thisMachine starts a session for this machine over a pipe in memory. Its
-// first replies cover the given time, but at least minWindow.
-func thisMachine(first time.Duration) net.Conn {
+// first replies cover the given time, but at least minWindow. If group is not
+// "", cgroup reads that control group.
+func thisMachine(first time.Duration, group string) net.Conn {
 	client, server := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	smp := newSampler()
 	smp.young = true
+	if group != "" {
+		smp.useGroup(group)
+	}
 	smp.minFirst = max(first, minWindow)
 	smp.maxFirst = max(smp.maxFirst, smp.minFirst+firstWindow)
 	go func() { // ends when the connection is closed

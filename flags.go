@@ -62,6 +62,7 @@ Listening:
 General:
   -p, --port PORT         port to dial or to listen on (default 5000)
   -U, --unix PATH         use a Unix socket instead of TCP
+      --cgroup GROUP      control group to read, as systemd-cgls prints it
   -k, --keep              reconnect; print nan while down (implied by -l)
   -w, --wait SECONDS      timeout for connecting and for replies (default 10);
                           with -l, for idle clients (default none)
@@ -130,7 +131,7 @@ type options struct {
 	help, version           bool
 	completion              string
 	verbose                 int
-	port, socket            string
+	port, socket, cgroup    string
 	commands, labels, names list
 	interval                interval
 	wait                    seconds
@@ -216,6 +217,7 @@ func newApp(opt *options) *cli.App {
 			&cli.GenericFlag{Name: "name", Value: &opt.names},
 			&cli.StringFlag{Name: "port", Destination: &opt.port},
 			&cli.StringFlag{Name: "unix", Destination: &opt.socket},
+			&cli.StringFlag{Name: "cgroup", Destination: &opt.cgroup},
 			&cli.BoolFlag{Name: "keep", Destination: &opt.keep},
 			&cli.GenericFlag{Name: "wait", Value: &opt.wait},
 			&cli.BoolFlag{Name: "4", Destination: &opt.ipv4},
@@ -327,6 +329,7 @@ func (opt *options) check() error {
 			return usagef("%s requires -l", o.names[len(o.names)-1])
 		}
 	}
+	opt.replay = !opt.listen && len(opt.operands) == 1 && opt.operands[0] == "-"
 	given := func(name string) bool { return opt.given[name] != "" }
 	commands := len(opt.commands) > 0
 	for _, rule := range []struct {
@@ -341,6 +344,9 @@ func (opt *options) check() error {
 		{opt.ask && commands && !opt.keep, "--ask with --exec requires --keep"},
 		{given("unix") && opt.socket == "", "--unix: empty path"},
 		{len(opt.socket) > maxSocketPath, fmt.Sprintf("--unix: path longer than the %d bytes that a socket may have (a relative path may be shorter)", maxSocketPath)},
+		{given("cgroup") && opt.cgroup == "", "--cgroup: empty path"},
+		{given("cgroup") && !opt.listen && (len(opt.operands) > 0 && !opt.replay || commands || given("unix")), "--cgroup cannot be used with a host or a command (give it to the listener there: cpunc -l --cgroup GROUP)"},
+		{given("cgroup") && !opt.listen && !opt.replay && !opt.read.stdin && !slices.Contains(opt.read.words, cgroupWord), "--cgroup requires -r cgroup"},
 		{given("port") && opt.port == "", "--port: empty argument"}, // "$PORT" when PORT is not set
 		{slices.Contains(opt.operands, ""), "empty argument"},
 		{slices.ContainsFunc(opt.commands, func(c string) bool { return strings.TrimSpace(c) == "" }), "--exec: empty command"},
@@ -363,12 +369,15 @@ func (opt *options) check() error {
 	if err := opt.checkGate(); err != nil {
 		return err
 	}
-	if opt.replay = !opt.listen && len(opt.operands) == 1 && opt.operands[0] == "-"; opt.replay {
-		for _, name := range []string{"interval", "read", "exec", "unix", "port", "keep", "wait", "4", "6", "ask"} {
+	if opt.replay {
+		for _, name := range []string{"interval", "read", "exec", "unix", "port", "keep", "wait", "4", "6", "ask", "cgroup"} {
 			if form := opt.given[name]; form != "" {
 				return usagef("%s cannot be used with -, which reads lines from standard input", form)
 			}
 		}
+	}
+	if opt.cgroup != "" {
+		opt.cgroup = filepath.Clean("/" + opt.cgroup)
 	}
 	if opt.listen && given("wait") {
 		opt.idle = opt.wait.Duration

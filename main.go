@@ -17,8 +17,9 @@ A client sends words, and the server replies to each with one line of numbers:
 	busy      percentage of wall-clock time in which the CPUs were not idle
 	peak      the same in the busiest 200 ms of the interval
 	pressure  percentage of time in which runnable tasks waited for a CPU (Linux)
-	cgroup    CPU use of the server's control group in percent of its limit, and
-	          percentage of periods in which it was throttled (Linux)
+	cgroup    CPU use of the server's control group, or of the one that --cgroup
+	          names, in percent of its limit, and percentage of periods in which
+	          it was throttled (Linux)
 
 A reply covers the time since the previous reply to the same word on the same
 connection, so clients do not affect each other. The first reply of a listener
@@ -86,7 +87,7 @@ Each of these files uses only the ones below it:
 	peak.go        the busiest 200 ms of any interval, for peak
 	mean.go        samples of the last 15 minutes, for mean
 	reading.go     readings, computed from two samples
-	cgroup.go      the control group of this process
+	cgroup.go      the control group of this process, or one that is named
 	counters.go    CPU counters, load averages and pressure from the kernel
 	say.go         messages on standard error
 	system_*.go    differences between operating systems
@@ -154,6 +155,11 @@ func run(args []string) error {
 	case opt.version:
 		_, err := fmt.Println("cpunc", version())
 		return stdoutError(err)
+	}
+	if opt.cgroup != "" {
+		if _, _, err := readGroup(opt.cgroup); err != nil {
+			return sourceError(groups, err)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -282,7 +288,7 @@ func (opt *options) pace() time.Duration {
 
 // newPoller returns a poller that is set up as the options say.
 func newPoller(opt *options, b brake, show func(line) error) *poller {
-	d := dialer{wait: opt.wait.Duration, first: opt.interval.Duration, verbose: opt.verbose > 0, stderr: os.Stderr}
+	d := dialer{wait: opt.wait.Duration, first: opt.interval.Duration, group: opt.cgroup, verbose: opt.verbose > 0, stderr: os.Stderr}
 	if opt.graph { // a command's messages must not overwrite the chart
 		d.stderr = stderr
 	}
@@ -347,6 +353,9 @@ func listen(ctx context.Context, opt *options) error {
 		idle:     opt.idle,
 		allow:    opt.allow,
 		maxConns: int32(min(opt.maxConns, math.MaxInt32)),
+	}
+	if opt.cgroup != "" {
+		srv.sampler.useGroup(opt.cgroup)
 	}
 	var ln net.Listener
 	if addr.network == stdio {

@@ -51,6 +51,11 @@ func (s *sample) comparable(old *sample) bool {
 	return s.set == old.set && (s.usage == nil || s.usage.comparable(old.usage))
 }
 
+// isOfGroup reports whether both samples are of the same control group.
+func (s *sample) isOfGroup(old *sample) bool {
+	return s.err == nil && s.usage.sameGroup(old.usage)
+}
+
 // slack and slackPart are how much more than the elapsed time counters may
 // gain, absolutely and as a fraction: kernels count in jiffies, in part by
 // separate clocks, and a little late.

@@ -279,7 +279,7 @@ func BenchmarkStat(b *testing.B) {
 	}
 	b.Run("cgroup", func(b *testing.B) {
 		for b.Loop() {
-			if _, _, err := readGroup(); err != nil {
+			if _, _, err := readGroup(""); err != nil {
 				b.Skip(err)
 			}
 		}

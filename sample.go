@@ -58,6 +58,20 @@ func newSampler() *sampler {
 	return s
 }
 
+// useGroup sets the control group that is read, instead of that of this process.
+// It must be called before the first sample is taken.
+func (s *sampler) useGroup(path string) {
+	read := s.read
+	s.read = func(src source) *sample {
+		if src != groups {
+			return read(src)
+		}
+		now := new(sample)
+		now.usage, now.at, now.err = readGroup(path)
+		return now
+	}
+}
+
 // readSource is readKernel, except in tests.
 var readSource = readKernel
 
@@ -72,7 +86,7 @@ func readKernel(src source) *sample {
 	case pressures:
 		now.waited, now.at, now.err = readPressure()
 	case groups:
-		now.usage, now.at, now.err = readGroup()
+		now.usage, now.at, now.err = readGroup("")
 	}
 	return now
 }
@@ -209,14 +223,14 @@ func (s *sampler) put(src source, f *feed) { s.feeds[src] <- f }
 // the newest one that is old enough. If all are too young, it waits for the
 // oldest one. If there is none, because this process or the machine was
 // suspended or the set of CPUs has changed, it takes a sample and waits for
-// that. If ctx is done, it waits only for minWindow. For peak, it is not before
-// recording began.
-func (s *sampler) baseline(ctx context.Context, src source, recorded *sample) *sample {
+// that. The reply then covers at least the time minFirst. If ctx is done, it
+// waits only for minWindow. For peak, the sample is not before recording began.
+func (s *sampler) baseline(ctx context.Context, src source, recorded *sample, minFirst time.Duration) *sample {
 	now := s.sample(ctx, src)
 	if now.err != nil {
 		return now
 	}
-	begin := s.recall(ctx, src, now)
+	begin := s.recall(ctx, src, now, minFirst)
 	if begin == nil {
 		begin = now
 		s.record(ctx) // so that the next word does not have to wait, too
@@ -224,13 +238,13 @@ func (s *sampler) baseline(ctx context.Context, src source, recorded *sample) *s
 	if recorded != nil && recorded.at.After(begin.at) {
 		begin = recorded
 	}
-	if wait := s.minFirst - time.Since(begin.at); wait > 0 {
+	if wait := minFirst - time.Since(begin.at); wait > 0 {
 		old := time.NewTimer(wait)
 		defer old.Stop()
 		select {
 		case <-old.C:
 		case <-ctx.Done():
-			time.Sleep(min(s.minFirst, minWindow) - time.Since(begin.at))
+			time.Sleep(min(minFirst, minWindow) - time.Since(begin.at))
 		}
 	}
 	return begin
@@ -261,7 +275,7 @@ func (s *sampler) wantMean(ctx context.Context) {
 // recall returns the newest sample in the history that a first reply at now may
 // start from, or else the oldest one that soon will be old enough; nil if there
 // is none.
-func (s *sampler) recall(ctx context.Context, src source, now *sample) (begin *sample) {
+func (s *sampler) recall(ctx context.Context, src source, now *sample, minFirst time.Duration) (begin *sample) {
 	f := s.take(ctx, src)
 	if f == nil {
 		return nil
@@ -275,7 +289,7 @@ func (s *sampler) recall(ctx context.Context, src source, now *sample) (begin *s
 		if max(age, clock.Round(0).Sub(old.at.Round(0))) > s.maxFirst || !now.comparable(old) {
 			break
 		}
-		if begin = old; age >= s.minFirst {
+		if begin = old; age >= minFirst {
 			break
 		}
 	}

@@ -341,7 +341,7 @@ func TestCountersHang(t *testing.T) {
 		if err := smp.record(t.Context()); err == nil || time.Since(begin) > 2*brief {
 			t.Errorf("the history: %v after %v", err, time.Since(begin))
 		}
-		if got := smp.sample(t.Context(), perCPU); got.err != nil || smp.recall(t.Context(), perCPU, got) == nil {
+		if got := smp.sample(t.Context(), perCPU); got.err != nil || smp.recall(t.Context(), perCPU, got, firstWindow) == nil {
 			t.Errorf("the other counters: %v, or not recorded", got.err)
 		}
 		others.Wait()

@@ -208,9 +208,14 @@ func (s *session) read(ctx context.Context, w word, last *reply) error {
 	case peakWord:
 		recorded = s.sampler.wantPeak(ctx, s)
 	}
-	begin := last.sample
+	begin, minFirst := last.sample, s.sampler.minFirst
+	if begin != nil && begin.usage != nil && !s.sampler.sample(ctx, groups).isOfGroup(begin) {
+		// The service was restarted. Its first reply need not cover the interval of a
+		// client, which does not wait for that.
+		begin, minFirst = nil, min(minFirst, firstWindow)
+	}
 	if begin == nil && !table[w].instant {
-		if begin = s.sampler.baseline(ctx, table[w].source, recorded); begin.err != nil {
+		if begin = s.sampler.baseline(ctx, table[w].source, recorded, minFirst); begin.err != nil {
 			return begin.err
 		}
 	}

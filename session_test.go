@@ -24,6 +24,7 @@ func still() *sampler {
 	const ageless = 1000 * time.Hour
 	const jiffies = uint64(ageless / jiffy)
 	begin := time.Now().Add(-firstWindow)
+	here, _ := os.Stat(".")
 	smp := newSampler()
 	smp.maxFirst = ageless
 	for src := range sources {
@@ -31,7 +32,7 @@ func still() *sampler {
 		f.history = []*sample{{
 			at:    begin,
 			stat:  stat{cpus: 2, rows: []row{{cpu: 0}, {cpu: 1}}},
-			usage: &usage{limit: 4, quotas: []quota{{cpus: 4, counted: true}}},
+			usage: &usage{id: here, limit: 4, quotas: []quota{{cpus: 4, counted: true}}},
 		}}
 		f.newest = &sample{
 			at: begin.Add(ageless),
@@ -42,7 +43,7 @@ func still() *sampler {
 			width:  2,
 			load:   [3]float64{3, 2, 1},
 			waited: ageless / 8,
-			usage:  &usage{used: ageless, limit: 4, quotas: []quota{{cpus: 4, counted: true, periods: 8 * jiffies, throttled: jiffies}}},
+			usage:  &usage{id: here, used: ageless, limit: 4, quotas: []quota{{cpus: 4, counted: true, periods: 8 * jiffies, throttled: jiffies}}},
 		}
 		smp.feeds[src] <- f
 	}
