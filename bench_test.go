@@ -396,7 +396,7 @@ func BenchmarkPhase(b *testing.B) {
 		var mu sync.Mutex
 		var sent, ticks []time.Time
 		p := &poller{
-			words: []word{cpuWord}, interval: interval, count: 30, wait: 10 * time.Second,
+			words: []word{cpuWord}, interval: interval, count: 30, wait: 10 * time.Second, brake: newBrake(),
 			dial: func(ctx context.Context, a address) (net.Conn, error) {
 				conn, err := dialer{wait: 10 * time.Second}.dial(ctx, a)
 				return &stamped{Conn: conn, stamp: func() {
