@@ -310,7 +310,7 @@ func TestPage(t *testing.T) {
 		})
 		// The pointer at the right end shows the newest values.
 		p.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
-			at := evaluate[[]float64](p, "(({ right, top, height }) => [right - 14, top + height / 2])(document.querySelector('canvas').getBoundingClientRect())")
+			at := evaluate[[]float64](p, "(({ right, top, height }) => [right - 28, top + height / 2])(document.querySelector('canvas').getBoundingClientRect())")
 			return chromedp.Do(ctx, chromedp.MouseEvent("mouseMoved", at[0], at[1]))
 		}))
 		want := "cpu12" + strings.Fields(lines[len(lines)-1])[13] + "highest"

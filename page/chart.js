@@ -2,7 +2,7 @@
 
 import { clock, date } from './text.js';
 
-const MARGIN = { left: 40, top: 12, right: 14, bottom: 26 };
+const MARGIN = { left: 40, top: 12, right: 28, bottom: 26 };
 
 // formOf returns how columns are drawn: stacked on each other, each as a row of a heat map, or as lines.
 export function formOf({ stacked, most = 64 }, columns) {
@@ -25,14 +25,15 @@ export function layout(samples, range, size, form, axis) {
 	Object.assign(frame, divide(frame));
 	Object.assign(frame, summarize(frame));
 	frame.spacing = spacing(frame);
+	frame.seconds = Math.round(frame.spacing / width * length / 100) / 10; // from one step to the next
 	Object.assign(frame, form === 'heat' ? heatAxis(frame) : valueAxis(frame, axis));
 	frame.timeTicks = timeTicks(frame);
 	return frame;
 }
 
-// divide returns the steps of a frame, one sample beyond each side included: step s is the samples in one column of
-// pixels, from starts[s] to before starts[s+1]. Steps begin at multiples of their length, so that they stay the same
-// while time goes on.
+// divide returns the steps of a frame and one sample beyond each side: step s is the samples in a column of pixels,
+// from starts[s] to before starts[s+1]. Steps begin at multiples of their length, so that they do not change with
+// time.
 function divide(frame) {
 	const { samples, begin, end, width, pixel } = frame;
 	const from = Math.max(frame.first - 1, samples.begin), to = Math.min(frame.last + 1, samples.end);
@@ -150,12 +151,9 @@ const STEPS = [
 function timeTicks({ x, begin, end, width }) {
 	const step = STEPS.find(seconds => seconds * width / (end - begin) * 1000 >= 84) ?? STEPS.at(-1);
 	const label = time => step < 86400 ? clock(time, step).slice(0, step < 60 ? 10 : 5) : date(time).slice(0, 6);
-	const offset = time => new Date(time).getTimezoneOffset() * 60_000;
-	const base = offset(begin);
-	const ticks = [];
-	for (let n = Math.ceil((begin - base) / step / 1000); n * step * 1000 + base <= end; n++) {
-		const local = n * step * 1000, time = local + offset(local + base); // daylight saving time may begin in between
-		ticks.push({ x: x(time), label: label(time) });
+	const zone = new Date(begin).getTimezoneOffset() * 60, ticks = [];
+	for (let seconds = Math.ceil((begin / 1000 - zone) / step) * step + zone; seconds * 1000 <= end; seconds += step) {
+		ticks.push({ x: x(seconds * 1000), label: label(seconds * 1000) });
 	}
 	return ticks;
 }
@@ -198,14 +196,12 @@ export function spans({ xs, ends, left, width, spacing }, pixels) {
 	return xs.map((x, s) => [pixelOf(s > 0 && !ends[s - 1] ? xs[s - 1] : x - Math.max(spacing, 1)), pixelOf(x)]);
 }
 
-// locate returns the sample nearest to a time, or -1 if none is within reach, in ms, or 12 pixels.
-export function locate(frame, time, reach) {
-	const { samples, first, last } = frame;
+// locate returns the sample nearest to a time, or -1 if there is none near.
+export function locate({ samples, first, last, x, spacing }, time) {
 	if (first === last) return -1;
 	let i = Math.min(samples.since(time), last - 1);
 	if (i > first && time - samples.time(i - 1) < samples.time(i) - time) i--;
-	const distance = Math.abs(samples.time(i) - time), pixels = 12 / frame.width * (frame.end - frame.begin);
-	return distance <= Math.max(reach, pixels) ? i : -1;
+	return Math.abs(x(samples.time(i)) - x(time)) <= Math.max(spacing, 12) ? i : -1;
 }
 
 // columnAt returns the hottest column of the row of a heat map at y, at sample i.

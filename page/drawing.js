@@ -75,10 +75,7 @@ function drawLabels(ctx, { left, right, bottom, timeTicks, valueTicks, marks = [
 	ctx.textAlign = 'right';
 	for (const { y: at, label } of valueTicks) ctx.fillText(label, left - 8, at + 0.5, left - 8);
 	ctx.textAlign = 'center';
-	for (const { x, label } of timeTicks) {
-		const half = ctx.measureText(label).width / 2;
-		ctx.fillText(label, Math.min(Math.max(x, half), right + 14 - half), bottom + 15);
-	}
+	for (const { x, label } of timeTicks) ctx.fillText(label, x, bottom + 15);
 	ctx.textAlign = 'right';
 	for (const { value, label } of marks) {
 		const at = y(value);
@@ -100,14 +97,14 @@ function fillBand(ctx, { spacing, pixel }, xs, above, below) {
 	} else ctx.fill(trace(xs.toReversed(), below.toReversed(), trace(xs, above)));
 }
 
-// forEachColumn calls act with each column and its opacity, last with the first one, or the one in focus.
+// forEachColumn calls act with each column and its opacity; the one in focus is last.
 function forEachColumn({ samples }, chosen, act) {
 	for (let c = samples.names.length - 1; c >= 0; c--) if (c !== chosen) act(c, chosen < 0 ? 1 : 0.2);
 	if (chosen >= 0) act(chosen, 1);
 }
 
-// drawLine draws a column. Where steps have several samples, a band from the lowest to the highest surrounds a line
-// through their means, and has an edge above, so that the peaks are seen.
+// drawLine draws a line through means. Where steps have several samples, a band from the lowest to the highest
+// surrounds it, with an edge above, so that the peaks are seen.
 function drawLine(ctx, frame, palette, c, opacity) {
 	const all = runs(frame, c), alone = frame.samples.names.length === 1, dense = frame.spacing < 2;
 	ctx.lineJoin = ctx.lineCap = 'round';

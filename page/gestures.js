@@ -44,7 +44,7 @@ export function listen(canvas, { point, leave, pan, zoom, follow, key }) {
 		});
 	}
 
-	// Where the page can scroll, the wheel scrolls it, unless Ctrl is held. A pinch on a touchpad is a wheel with Ctrl.
+	// Where the page can scroll, the wheel does that, unless Ctrl is held, as in a pinch on a touchpad.
 	on('wheel', event => {
 		const { scrollHeight, clientHeight } = document.documentElement;
 		const { deltaX, ctrlKey } = event, deltaY = event.deltaY * (event.deltaMode ? 33 : 1);

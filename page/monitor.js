@@ -1,4 +1,4 @@
-// A Monitor holds the one connection of the page: a response that is an endless stream of lines.
+// The one connection of the page: a response that is an endless stream of lines.
 
 import { shorten } from './text.js';
 
@@ -15,7 +15,7 @@ class Lost extends Error {}
 export class Monitor {
 	#run = null; // aborts the stream
 	#wake = () => {}; // ends the pause between two attempts
-	#others = new BroadcastChannel('cpunc'); // other pages of the same server
+	#others = new BroadcastChannel('cpunc'); // pages of the same server
 	#connected = false;
 	#asked = null;
 
@@ -106,7 +106,7 @@ export class Monitor {
 		}
 	}
 
-	// ask makes the pages reply that connect or are connected already, and calls full if there are too many.
+	// ask makes the pages reply that came first, and calls full if they are too many.
 	#ask(full) {
 		this.#asked = { id: Date.now() + Math.random(), streams: 0, full };
 		this.#others.postMessage({ ask: this.#asked.id });

@@ -101,15 +101,16 @@ const act = change => (...values) => {
 	invalidate();
 };
 
-function follow() {
+const follow = act(() => view.follow());
+
+function returnToLive() {
 	if (log) {
 		log = null;
 		view.window = settings.window;
 		showPanels();
 		start();
 	}
-	view.follow();
-	invalidate();
+	follow();
 }
 
 function moveCursor(event, { samples, begin, end }) {
@@ -231,14 +232,12 @@ function showTitle() {
 	document.title = `${text} · ${source()}`;
 }
 
-const CURVE = ['#009e73', 'M1 11h3l2-8 4 10 2-5h3'], PAUSE = ['#808890', 'M5 3v10M11 3v10'];
-const CROSS = ['#d55e00', 'M3 3l10 10M13 3L3 13'];
-const ICONS = { connecting: CURVE, live: CURVE, stopped: PAUSE, log: PAUSE, lost: CROSS, failed: CROSS };
-
+// showIcon shows the dot of the button in the tab, filled while live.
 function showIcon() {
-	const [color, path] = ICONS[document.body.dataset.state];
-	const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">`
-		+ `<path d="${path}" fill="none" stroke="${color}" stroke-width="2.5"/></svg>`;
+	const { state } = document.body.dataset;
+	const hollow = { stopped: '#808890', log: '#808890', lost: '#d55e00', failed: '#d55e00' }[state];
+	const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="6"
+		fill="${hollow ? 'none' : '#009e73'}" stroke="${hollow ?? '#009e73'}" stroke-width="3"/></svg>`;
 	page.icon.href = `data:image/svg+xml,${encodeURIComponent(svg)}`;
 }
 
@@ -257,7 +256,7 @@ function stop() {
 
 function toggle() {
 	complaint = '';
-	if (log) follow();
+	if (log) returnToLive();
 	else if (monitor.running) {
 		stop();
 		say('stopped', `Stopped at ${clock(now())}. No requests are sent.`);
@@ -300,15 +299,12 @@ function drawPanels(size = isPrinted() ? PAPER : undefined) {
 	const { first, last } = shown(), stale = isIn('lost') || isIn('stopped');
 	view.right = isIn('lost') || last === -Infinity ? now() : last;
 	view.oldest = Math.min(first, view.right);
-	const interval = log ? 1 : settings.interval;
-	for (const panel of panels) {
-		panel.draw(view.range, { palette, cursor, interval, stale, marks: marksOf(panel) }, size);
-	}
+	for (const panel of panels) panel.draw(view.range, { palette, cursor, stale, marks: marksOf(panel) }, size);
 	// What changes too often to be read out: what is shown, and how old the newest reading is.
 	let text = log || isPrinted() ? spanText() : view.frozen ? `Frozen at ${spanText()}` : '';
 	const age = Math.round((now() - last) / 1000);
 	if (isIn('lost') && last > 0) text += ` Last reading ${formatDuration(age)} ago.`;
-	if (page.detail.textContent !== text) page.detail.textContent = text;
+	page.detail.textContent = text;
 	page.live.hidden = !view.frozen && !log;
 }
 
@@ -325,17 +321,16 @@ const sizes = new ResizeObserver(invalidate);
 const fileName = () => `cpunc-${settings.read}-${source()}-${new Date(view.range.end).toISOString().slice(0, 19)}`;
 
 on(page.toggle, 'click', toggle);
-on(page.live, 'click', follow);
+on(page.live, 'click', returnToLive);
 on(page.saveData, 'click', () => saveData(panels, view.range, fileName()));
 on(page.savePicture, 'click', () => {
-	const { width, height } = panels[0].size;
-	const size = { width: Math.max(640, width), height: Math.max(280, height), scale: Math.max(2, devicePixelRatio) };
+	const size = { ...panels[0].size, scale: Math.max(2, devicePixelRatio) };
 	drawPanels(size);
 	savePicture(panels, size, palette, `${source()}  ${spanText()}`, fileName());
 	drawPanels();
 });
 on(page.openLog, 'click', () => page.file.click());
-on(page.file, 'change', () => { if (page.file.value) openLog(page.file.files[0]); });
+on(page.file, 'change', () => [...page.file.files].forEach(openLog));
 on(page.interval, 'change', () => change('interval', +page.interval.value));
 on(page.window, 'change', () => change('window', +page.window.value));
 
@@ -367,15 +362,13 @@ on(window, 'keydown', event => {
 	event.preventDefault();
 });
 
-// A clicked button loses the focus, so that the space key stops and starts the chart.
-on(window, 'click', event => {
-	if (event.detail) event.target.closest('button')?.blur();
-});
+// A clicked button gives the space key back.
+on(window, 'click', event => event.detail && event.target.closest('button')?.blur());
 
 on(window, 'dragover', event => event.preventDefault());
 on(window, 'drop', event => {
 	event.preventDefault();
-	for (const file of event.dataTransfer.files) openLog(file);
+	[...event.dataTransfer.files].forEach(openLog);
 });
 
 function repaint() {

@@ -95,11 +95,11 @@ export class Panel {
 
 	// draw draws the samples of a range. cursor is null, or has a time, and maybe a panel and a y. stale says that the
 	// newest values are old. scale is the number of pixels in each CSS pixel of size.
-	draw(range, { palette, cursor, interval, marks, stale }, size = this.size) {
+	draw(range, { palette, cursor, marks, stale }, size = this.size) {
 		if (this.#names !== this.samples.names) this.#buildLegend();
 		const { width, height, scale } = size, pixel = 1 / scale;
 		this.frame = layout(this.samples, range, { width, height, pixel }, this.form, { ...this.axis, marks });
-		const spot = this.#spot(cursor, interval);
+		const spot = this.#spot(cursor);
 		const pixels = { width: Math.round(width * scale), height: Math.round(height * scale) };
 		const { canvas } = this;
 		if (canvas.width !== pixels.width || canvas.height !== pixels.height) Object.assign(canvas, pixels);
@@ -107,7 +107,7 @@ export class Panel {
 		this.#context.clearRect(0, 0, width, height);
 		const chosen = spot?.chosen ?? this.#focused;
 		draw(this.#context, this.frame, palette, chosen, spot);
-		this.#showReadout(spot, interval);
+		this.#showReadout(spot);
 		this.#showLegend(stale);
 	}
 
@@ -116,24 +116,24 @@ export class Panel {
 	get #focused() { return this.#hovered >= 0 ? this.#hovered : this.#pinned; }
 
 	// spot returns the sample at the cursor and the column in focus there, or null.
-	#spot(cursor, interval) {
+	#spot(cursor) {
 		const { frame } = this;
 		if (!cursor || cursor.time < frame.begin || cursor.time > frame.end) return null;
-		const index = locate(frame, cursor.time, 1500 * interval);
+		const index = locate(frame, cursor.time);
 		let chosen = this.#focused;
 		const isHere = index >= 0 && cursor.panel === this;
 		if (chosen < 0 && isHere && frame.form === 'heat') chosen = columnAt(frame, index, cursor.y);
 		return { time: index < 0 ? cursor.time : this.samples.time(index), index, chosen };
 	}
 
-	#showReadout(spot, interval) {
+	#showReadout(spot) {
 		this.readout.hidden = !spot;
 		if (!spot) {
 			this.canvas.ariaValueText = 'no time selected';
 			return;
 		}
+		const { frame } = this, time = clock(spot.time, frame.seconds);
 		const rows = spot.index < 0 ? [['no reading', NaN]] : this.#valuesAt(spot);
-		const time = clock(spot.time, interval);
 		this.readout.replaceChildren(time, ...rows.map(([name, value, marker = '']) => {
 			const row = document.createElement('div'), number = document.createElement('b');
 			number.textContent = this.format(value);
@@ -142,7 +142,7 @@ export class Panel {
 		}));
 		const texts = rows.map(([name, value]) => `${name} ${this.format(value)}`);
 		this.canvas.ariaValueText = `${time} ${texts.join(', ')}`;
-		const { frame } = this, x = frame.x(spot.time), box = this.readout.offsetWidth;
+		const x = frame.x(spot.time), box = this.readout.offsetWidth;
 		this.canvas.ariaValueNow = Math.round(100 * (spot.time - frame.begin) / (frame.end - frame.begin));
 		const left = x + 14 + box < this.plot.clientWidth ? x + 14 : Math.max(0, x - 14 - box);
 		this.readout.style.transform = `translate(${left}px, ${frame.top + 8}px)`;

@@ -1,5 +1,5 @@
-// The words of the protocol, and how the page shows their readings. The names of the columns come from the server;
-// `first` is the one that a reading begins with, if it isn't the word itself.
+// The readings, and how the page shows them. The names of the columns come from the server; `first` is the one that a
+// reading begins with, if it isn't the word.
 
 export const READINGS = {
 	cpu: { about: 'whole machine', title: 'CPU utilization (%)' },
@@ -18,7 +18,7 @@ const wordOf = Object.fromEntries(Object.entries(READINGS).map(([word, { first =
 // The word of other columns, in a log, is ''.
 export const describe = word => READINGS[word] ?? { title: 'Readings', open: true };
 
-// group returns the columns of each reading: a map from its word to indexes. With several hosts, names are HOST/COLUMN.
+// group returns a map from each reading to its columns. With several hosts, names are HOST/COLUMN.
 export function group(names) {
 	let word = '';
 	return Map.groupBy(names.keys(), i => {

@@ -1,4 +1,4 @@
-// The samples of one reading, and the recording of all, which takes lines as cpunc prints them.
+// What was received: the samples of a reading, and the recording of all.
 
 import { group } from './readings.js';
 import { shorten } from './text.js';
@@ -53,17 +53,14 @@ export class Samples {
 		this.latest = latest;
 	}
 
-	// rename moves the columns to the places of their names, and adds new ones.
-	rename(names) {
-		const from = names.map(name => this.names.indexOf(name));
+	// extend adds columns that were unknown until now.
+	extend(names) {
+		this.names = [...this.names, ...names];
 		for (const chunk of this.chunks) {
-			const old = chunk.values;
-			chunk.values = new Float32Array(ROWS * names.length).fill(NaN);
-			from.forEach((c, to) => {
-				if (c >= 0) chunk.values.set(old.subarray(c << SHIFT, (c + 1) << SHIFT), to << SHIFT);
-			});
+			const { values } = chunk;
+			chunk.values = new Float32Array(ROWS * this.names.length).fill(NaN);
+			chunk.values.set(values);
 		}
-		this.names = names;
 	}
 
 	// since returns the index of the first sample that is not before time.
@@ -109,7 +106,7 @@ export class Recording {
 			const own = places.map(i => names[i]);
 			const samples = this.of(word);
 			const added = own.filter(name => !samples.names.includes(name));
-			if (added.length) samples.rename([...samples.names, ...added]);
+			if (added.length) samples.extend(added);
 			return { samples, places: samples.names.map(name => places[own.indexOf(name)]) };
 		});
 	}

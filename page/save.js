@@ -1,4 +1,4 @@
-// Saving what the charts show, as a picture and as lines, and reading saved lines.
+// Saving the charts as a picture and as lines, and reading saved lines.
 
 import { drawMarker } from './drawing.js';
 import { Recording } from './samples.js';
@@ -44,9 +44,9 @@ export function savePicture(panels, { width, height, scale }, palette, heading, 
 	canvas.width = (width + 2 * margin) * scale;
 	canvas.height = (panels.reduce((sum, panel) => sum + height + 24 * rowsOf(panel) + 40, 36) + 2 * margin) * scale;
 	const ctx = canvas.getContext('2d');
-	const text = (string, x, y, font, color = 'text') => {
+	const text = (string, x, y, font) => {
 		ctx.font = `${font} system-ui, sans-serif`;
-		ctx.fillStyle = palette[color];
+		ctx.fillStyle = palette.text;
 		ctx.fillText(string, x, y);
 	};
 	ctx.fillStyle = palette.ground;
@@ -63,7 +63,7 @@ export function savePicture(panels, { width, height, scale }, palette, heading, 
 			const x = c % perRow * cell, y = height + 40 + Math.floor(c / perRow) * 24;
 			if (!panel.wide) drawMarker(ctx, palette, c, x + 6, y, 6);
 			text(`${panel.samples.names[c]}  ${now}`, x + 18, y, '600 13px');
-			text(`min ${min}  avg ${avg}  max ${max}`, x + 130, y, '12px', 'quiet');
+			text(`min ${min}  avg ${avg}  max ${max}`, x + 130, y, '12px');
 		});
 		ctx.translate(0, height + 40 + 24 * rowsOf(panel));
 	}

@@ -9,12 +9,8 @@ export function parseDuration(text) {
 export function formatDuration(seconds) {
 	if (seconds < 1) return `${+(seconds * 1000).toFixed(3)}ms`;
 	if (seconds <= 120) return `${+seconds.toFixed(3)}s`;
-	const parts = [
-		[Math.floor(seconds / 3600), 'h'],
-		[Math.floor(seconds / 60) % 60, 'm'],
-		[+(seconds % 60).toFixed(3), 's'],
-	];
-	return parts.filter(([n]) => n > 0).map(([n, unit]) => n + unit).join('');
+	const [h, m, s] = [seconds / 3600, seconds / 60 % 60, seconds % 60].map(Math.floor);
+	return `${h}h${m}m${s}s`.replace(/\b0h|(?<=\D)0[ms]/g, '');
 }
 
 // clock formats a time of day, with tenths of a second if the interval is below a second.

@@ -1,4 +1,4 @@
-// A View is the time that the charts show: the newest seconds of it, or a part that stands still.
+// The time that the charts show: the newest seconds, or a part that stands still.
 
 export const WINDOW_LIMITS = [1, 7 * 86400];
 
@@ -14,7 +14,7 @@ export class View {
 
 	get range() { return this.frozen ?? { begin: this.right - 1000 * this.window, end: this.right }; }
 
-	// show freezes the view. It keeps the length, but neither begins before the oldest sample nor ends in the future.
+	// show freezes the view, neither before the oldest sample nor in the future.
 	show(begin, length) {
 		const latest = this.right - length;
 		begin = clamp(begin, Math.min(this.oldest, latest), latest);
@@ -26,7 +26,7 @@ export class View {
 		this.show(begin + ms, end - begin);
 	}
 
-	// zoom makes the view longer or shorter around a time, which keeps its place.
+	// zoom changes the length. The given time keeps its place.
 	zoom(factor, time) {
 		const { begin, end } = this.range;
 		const length = 1000 * clamp((end - begin) * factor / 1000, ...WINDOW_LIMITS);
