@@ -192,25 +192,29 @@ func BenchmarkVisit(b *testing.B) {
 	for _, visitors := range []int{1, 16} {
 		b.Run(strconv.Itoa(visitors), func(b *testing.B) {
 			var addrs [len(servers)]string
+			var pids [len(servers)]int
 			for i, server := range servers {
-				addrs[i], _ = spawnServer(b, server.name, server.args)
+				addrs[i], pids[i] = spawnServer(b, server.name, server.args)
 				askers(b, addrs[i], 1)
 			}
 			each := b.N/turns + 1
 			var ratios []float64
+			var cpu [len(servers)]time.Duration
 			b.ResetTimer()
 			for turn := range turns {
 				var took [len(servers)]time.Duration
 				for i := range servers {
 					i ^= turn % 2
-					start := time.Now()
+					start, before := time.Now(), cpuTime(pids[i])
 					visit(b, addrs[i], visitors, each)
 					took[i] = time.Since(start)
+					cpu[i] += cpuTime(pids[i]) - before
 				}
 				ratios = append(ratios, took[1].Seconds()/took[0].Seconds())
 			}
 			slices.Sort(ratios)
 			b.ReportMetric(ratios[turns/2], "of-yardstick")
+			b.ReportMetric(cpu[0].Seconds()/cpu[1].Seconds(), "CPU-of-yardstick")
 		})
 	}
 }

@@ -12,10 +12,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
-const maxReply = 16 << 10 // bytes of replies that are written together
+const (
+	maxReply        = 16 << 10 // bytes of replies that are written together
+	minSocketBuffer = 2 << 10  // bytes that a socket always takes
+)
 
 // errIdle means that the client has been idle for too long.
 var errIdle = errors.New("idle")
@@ -33,6 +37,7 @@ type session struct {
 	asked   [requests]int
 	scrapes int // number of requests for the metrics
 	unsent  []byte
+	written int       // bytes
 	eof     bool      // whether the client ended its input
 	stuckAt time.Time // the deadline of writes
 }
@@ -234,9 +239,12 @@ func (s *session) flush(ctx context.Context, conn net.Conn) error {
 	if len(s.unsent) == 0 {
 		return nil
 	}
-	// Once a second is enough, because setting a deadline costs as much as a
-	// reply.
-	if now := time.Now(); s.stuckAt.Sub(now) < stuckTime {
+	s.written += len(s.unsent)
+	_, isSocket := conn.(syscall.Conn)
+	switch now := time.Now(); {
+	case isSocket && s.written <= minSocketBuffer:
+		// No deadline, which would cost a connection for one reading a tenth.
+	case s.stuckAt.Sub(now) < stuckTime: // a deadline once a second is enough
 		s.stuckAt = now.Add(stuckTime + time.Second)
 		conn.SetWriteDeadline(s.stuckAt)
 		if ctx.Err() != nil { // converse may have set its deadline before
