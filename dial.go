@@ -35,7 +35,7 @@ type dialer struct {
 func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	switch a.network {
 	case memory:
-		return thisMachine(d.first, d.group), nil
+		return thisMachine(ctx, d.first, d.group), nil
 	case command:
 		return startProcess(a.host, d.stderr)
 	}
@@ -48,7 +48,7 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 		}
 	}
 	conn, err := new(net.Dialer).DialContext(limited, a.network, a.target())
-	for a.network == socket && isBusy(err) && sleep(limited, 10*time.Millisecond) == nil {
+	for a.network == socket && os.IsTimeout(err) && sleep(limited, 10*time.Millisecond) == nil { // if its queue is full, the kernel does not wait
 		conn, err = new(net.Dialer).DialContext(limited, a.network, a.target())
 	}
 	if err != nil && ctx.Err() == nil && !time.Now().Before(deadline) {
@@ -65,23 +65,12 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	return conn, nil
 }
 
-// isBusy reports whether the queue of a Unix socket is full. The kernel then
-// fails at once with EAGAIN instead of waiting.
-func isBusy(err error) bool {
-	var call *os.SyscallError
-	if !errors.As(err, &call) {
-		return false
-	}
-	again, ok := call.Err.(interface{ Timeout() bool }) // true for EAGAIN
-	return ok && again.Timeout()
-}
-
 // thisMachine starts a session for this machine over a pipe in memory. Its
 // first replies cover the given time, but at least minWindow. If group is not
-// "", cgroup reads that control group.
-func thisMachine(first time.Duration, group string) net.Conn {
+// "", cgroup reads that control group. The session ends with the connection or
+// with ctx, even if it is waiting to reply.
+func thisMachine(ctx context.Context, first time.Duration, group string) net.Conn {
 	client, server := net.Pipe()
-	ctx, cancel := context.WithCancel(context.Background())
 	smp := newSampler()
 	smp.young = true
 	if group != "" {
@@ -89,24 +78,12 @@ func thisMachine(first time.Duration, group string) net.Conn {
 	}
 	smp.minFirst = max(first, minWindow)
 	smp.maxFirst = max(smp.maxFirst, smp.minFirst+firstWindow)
-	go func() { // ends when the connection is closed
+	go func() { // ends as the session does
 		defer onPanic()
 		smp.record(ctx) // so that the first replies wait at the same time, not in turn
 		(&session{sampler: smp}).serve(ctx, server)
 	}()
-	return local{client, cancel}
-}
-
-// local is a connection to this machine. Closing it ends the session, even one
-// that is waiting to reply.
-type local struct {
-	net.Conn
-	end context.CancelFunc
-}
-
-func (l local) Close() error {
-	l.end()
-	return l.Conn.Close()
+	return client
 }
 
 // A peer is the server at the other end of a connection, or of one connection
@@ -155,8 +132,18 @@ func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 	// sent before it closed the connection.
 	p.SetWriteDeadline(deadline)
 	p.Write(request)
-	var replies [][]string // nil if there are no numbers
-	var refused error
+	replies, err := p.replies(ws, deadline)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("no reply within %v (to wait longer: -w)", wait)
+	case isRefusal(err) && !p.hasReplied(): // of the connection
+		err = errors.New(err.Error())
+	}
+	return replies, err
+}
+
+// replies reads the replies to the words. They are nil if there are no numbers.
+func (p *peer) replies(ws []word, deadline time.Time) (replies [][]string, refused error) {
 	for i, w := range ws {
 		columns, err := p.reply(w, deadline)
 		switch {
@@ -171,43 +158,20 @@ func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 			deadline = time.Now().Add(lineTimeout) // for the rest, which may never come
 		case refused != nil:
 			p.owed = true
-			return replies, p.refusal(refused)
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, fmt.Errorf("no reply within %v (to wait longer: -w)", wait)
+			return replies, refused
 		default:
 			return nil, err
 		}
 	}
-	return replies, p.refusal(refused)
+	return replies, refused
 }
 
 // A refusal is the text of an error line.
-type refusal struct {
-	text  string
-	whole bool // whether a message quotes all of it
-}
+type refusal string
 
-func (r refusal) Error() string {
-	if r.whole {
-		return quoteOdd(r.text)
-	}
-	return excerptText([]byte(r.text))
-}
+func (r refusal) Error() string { return excerptText([]byte(r)) }
 
 func isRefusal(err error) bool { return errors.As(err, new(refusal)) }
-
-// refusal returns the error for an error line, if there was one. From a server
-// that has not replied yet, it refuses the connection. This machine is believed.
-func (p *peer) refusal(err error) error {
-	if r, ok := err.(refusal); ok {
-		_, r.whole = p.Conn.(local)
-		err = r
-	}
-	if err != nil && !p.hasReplied() {
-		return errors.New(err.Error())
-	}
-	return err
-}
 
 func (p *peer) hasReplied() bool { return p.replied != [readings]bool{} }
 
@@ -288,7 +252,7 @@ func (p *peer) cutLine() ([]byte, error) {
 // parseReply checks that line is a reply to w and splits it into its numbers.
 func parseReply(w word, line []byte) ([]string, error) {
 	if text, ok := bytes.CutPrefix(line, []byte("error: ")); ok {
-		err := refusal{text: string(text)}
+		err := refusal(text)
 		if bytes.HasPrefix(text, fmt.Appendf(nil, "unknown word %q", w)) {
 			return nil, fmt.Errorf("%s requires a newer server: %w", w, err)
 		}

@@ -238,28 +238,31 @@ func quoteOdd(s string) string {
 	return strconv.Quote(s)
 }
 
-const maxExcerpt = 200 // bytes
+const (
+	maxExcerpt = 200  // bytes of what is not a message
+	maxMessage = 1000 // bytes of a message
+)
 
 // excerpt quotes the beginning of text from a server.
 func excerpt(text []byte) string {
-	begin, dots := beginning(text)
+	begin, dots := beginning(text, maxExcerpt)
 	return strconv.Quote(begin) + dots
 }
 
 // excerptText returns the beginning of a message from a server, quoted only if
 // it cannot be printed as it is.
 func excerptText(text []byte) string {
-	begin, dots := beginning(text)
+	begin, dots := beginning(text, maxMessage)
 	return quoteOdd(begin) + dots
 }
 
-// beginning returns the first maxExcerpt bytes of text, and dots if there are
+// beginning returns at most the first size bytes of text, and dots if there are
 // more.
-func beginning(text []byte) (begin, dots string) {
-	if len(text) <= maxExcerpt {
+func beginning(text []byte, size int) (begin, dots string) {
+	if len(text) <= size {
 		return string(text), ""
 	}
-	return string(wholeLetters(text[:maxExcerpt])), "..."
+	return string(wholeLetters(text[:size])), "..."
 }
 
 // wholeLetters returns text without a letter whose last bytes have been cut off.

@@ -62,6 +62,7 @@ func TestOutboxStuck(t *testing.T) {
 // characters, and is not cut inside a letter.
 func TestQuoting(t *testing.T) {
 	filler := strings.Repeat("x", maxExcerpt-1)
+	message := strings.Repeat("x", maxMessage-maxExcerpt+1) // together with filler[1:], one byte less than the longest
 	for _, test := range []struct{ text, excerpt, excerptText string }{
 		{"web1 é 日本", `"web1 é 日本"`, "web1 é 日本"},
 		{"", `""`, ""},
@@ -75,11 +76,12 @@ func TestQuoting(t *testing.T) {
 		{"\u202eexe", `"\u202eexe"`, `"\u202eexe"`},
 		{"\ufffd", "\"\ufffd\"", "\ufffd"}, // valid, though it often stands for what is not
 		{filler + "z", `"` + filler + `z"`, filler + "z"},
-		{filler + "zz", `"` + filler + `z"...`, filler + "z..."},
-		{filler + "éé", `"` + filler + `"...`, filler + "..."},
-		{filler[1:] + "éé", `"` + filler[1:] + `é"...`, filler[1:] + "é..."},
-		{filler[2:] + "😀😀", `"` + filler[2:] + `"...`, filler[2:] + "..."},
-		{filler + "\x9b\x9b", `"` + filler + `\x9b"...`, `"` + filler + `\x9b"...`},
+		{filler + "zz", `"` + filler + `z"...`, filler + "zz"},
+		{filler + "éé", `"` + filler + `"...`, filler + "éé"},
+		{filler[1:] + "éé", `"` + filler[1:] + `é"...`, filler[1:] + "éé"},
+		{filler[2:] + "😀😀", `"` + filler[2:] + `"...`, filler[2:] + "😀😀"},
+		{filler + "\x9b\x9b", `"` + filler + `\x9b"...`, `"` + filler + `\x9b\x9b"`},
+		{filler[1:] + message + "é", `"` + filler + `x"...`, filler[1:] + message + "..."},
 	} {
 		if got := excerpt([]byte(test.text)); got != test.excerpt {
 			t.Errorf("excerpt of %q: %s, want %s", test.text, got, test.excerpt)
