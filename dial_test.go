@@ -202,7 +202,7 @@ func TestFirstReplyTakesLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := strings.NewReader("cpu\nload\nload")
 		delays := []time.Duration{10900 * time.Millisecond, 10900 * time.Millisecond, 10100 * time.Millisecond}
-		lines, err := polled(t, &poller{first: time.Second, input: &lineReader{bufio.NewScanner(in)}, dial: scripted(t, func(n int, request string, conn net.Conn) {
+		lines, err := polled(t, &poller{first: time.Second, input: newLineReader(in), dial: scripted(t, func(n int, request string, conn net.Conn) {
 			if request != "bye" {
 				time.Sleep(delays[n])
 				io.WriteString(conn, map[string]string{"cpu": "1.0\n", "load": "1.00 2.00 3.00\n"}[request])
@@ -900,7 +900,7 @@ func TestInput(t *testing.T) {
 			}
 			w.Close()
 		}()
-		lines, err := polled(t, &poller{input: &lineReader{bufio.NewScanner(r)}, dial: scripted(t, after(3*time.Second))})
+		lines, err := polled(t, &poller{input: newLineReader(r), dial: scripted(t, after(3*time.Second))})
 		if err != nil {
 			t.Error(err)
 		}

@@ -214,7 +214,7 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 	if opt.replay {
 		buffered := bufio.NewWriterSize(out, maxInput)
 		text.w = buffered
-		lines = &replay{in: os.Stdin, count: int(opt.count), stay: opt.graph, brake: brake, show: takers.show, flush: buffered.Flush}
+		lines = &replay{in: newLineReader(os.Stdin), count: int(opt.count), stay: opt.graph, brake: brake, show: takers.show, flush: buffered.Flush}
 	} else {
 		lines = newPoller(opt, brake, takers.show)
 	}
@@ -312,7 +312,7 @@ func newPoller(opt *options, b brake, show func(line) error) *poller {
 		}
 	}
 	if opt.read.stdin {
-		p.input = &lineReader{bufio.NewScanner(os.Stdin)}
+		p.input = newLineReader(os.Stdin)
 	}
 	return p
 }

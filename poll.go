@@ -148,19 +148,15 @@ func (p *poller) missed(c clock, first bool) <-chan time.Time {
 // request returns the next request from the input.
 func (p *poller) request(ctx context.Context) ([]word, error) {
 	for {
-		var in textLine
-		select {
-		case in = <-p.input.next():
-		case <-ctx.Done():
-			return nil, errEnd
+		text, err := p.input.next(ctx)
+		if err == io.EOF {
+			err = errEnd
 		}
-		names := strings.Fields(in.text)
-		switch {
-		case in.err == io.EOF:
-			return nil, errEnd
-		case in.err != nil:
-			return nil, in.err
-		case len(names) == 0: // ignore blank lines
+		if err != nil {
+			return nil, err
+		}
+		names := strings.Fields(text)
+		if len(names) == 0 { // ignore blank lines
 			continue
 		}
 		ws, err := parseReadings(names)

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -15,52 +13,89 @@ import (
 // A replay takes lines from standard input instead of hosts: those that cpunc
 // prints, or any numbers.
 type replay struct {
-	in    io.Reader
+	in    *lineReader
 	count int  // of lines to show; 0: no limit
-	stay  bool // at the end of the input, wait until ctx is done
+	stay  bool // after the last line, wait until ctx is done
 	brake brake
 	show  func(line) error
 	flush func() error // called before waiting for more
 
 	names  []string // of the columns, from the last # line
 	begins bool     // whether a # line came last
-	number int      // of the line
-	shown  int
 }
 
-// parse returns a line of the input as one of cpunc. It reports false for one
-// without numbers: a # line, which names the columns of those after it, or a
-// blank one. The time is that of the line, if it has one, or else now.
-func (r *replay) parse(text string, now time.Time) (l line, ok bool, err error) {
-	r.number++
+// run shows the lines until the last one, or until ctx is done or show fails.
+func (r *replay) run(ctx context.Context) error {
+	err := r.loop(ctx)
+	err = cmp.Or(r.flush(), err)
+	if err == io.EOF && r.stay {
+		<-ctx.Done()
+	}
+	if err == io.EOF || err == errEnd {
+		return nil
+	}
+	return err
+}
+
+// loop shows the lines. It returns io.EOF after the last one.
+func (r *replay) loop(ctx context.Context) error {
+	for shown := 0; r.count == 0 || shown < r.count; {
+		if !r.in.hasLine() { // those that arrived together leave together
+			if err := r.flush(); err != nil {
+				return err
+			}
+		}
+		text, err := r.in.next(ctx)
+		if err == nil {
+			err = r.brake.wait(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		l, err := r.parse(text)
+		if err == nil && l.columns != nil {
+			shown++
+			err = r.show(l)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.EOF
+}
+
+// parse returns a line of the input as one of cpunc. The time is that of the
+// line, if it has one, or else now. There are no columns in a blank line and in a
+// # line, which names those of the lines after it.
+func (r *replay) parse(text string) (line, error) {
 	text = strings.TrimSpace(text)
 	if names, found := strings.CutPrefix(text, "#"); found {
 		r.names, r.begins = strings.Fields(names), true
 		if len(r.names) > 0 && r.names[0] == "time" {
 			r.names = r.names[1:]
 		}
-		return line{}, false, nil
+		return line{}, nil
 	}
 	if text == "" {
-		return line{}, false, nil
+		return line{}, nil
 	}
-	l = line{at: now, answered: true, settled: true, begins: r.begins, columns: strings.Fields(text)}
+	l := line{at: time.Now(), answered: true, settled: true, begins: r.begins, columns: strings.Fields(text)}
 	if at, err := time.Parse(time.RFC3339, l.columns[0]); err == nil {
 		l.at, l.stamp, l.columns = at, l.columns[0], l.columns[1:]
 	}
 	for _, number := range l.columns {
 		if !isReading(number) {
-			return line{}, false, r.wrong(number)
+			return line{}, r.wrong(number)
 		}
 	}
 	if len(l.columns) == 0 {
-		return line{}, false, fmt.Errorf("standard input, line %d: no numbers", r.number)
+		return line{}, fmt.Errorf("standard input, line %d: no numbers", r.in.number)
 	}
 	if len(r.names) != len(l.columns) {
 		r.names = numbered(len(l.columns))
 	}
 	l.names, r.begins = r.names, false
-	return l, true, nil
+	return l, nil
 }
 
 // isReading reports whether text is a number as cpunc or another program prints
@@ -87,102 +122,5 @@ func (r *replay) wrong(field string) error {
 	if n := strings.Replace(field, ",", ".", 1); n != field && isReading(n) {
 		hint = " (a decimal comma: run the program before it with LC_ALL=C)"
 	}
-	return fmt.Errorf("standard input, line %d: not a number: %s%s", r.number, excerpt([]byte(field)), hint)
-}
-
-// maxInput is the longest line of standard input, in bytes: enough for the
-// cores of 8192 CPUs.
-const maxInput = 64 << 10
-
-// A block is what one read gave: whole lines, or the last one without a
-// newline.
-type block struct {
-	text string
-	err  error
-}
-
-// blocks reads from in and sends what arrived until the end of the input or of
-// ctx.
-func blocks(ctx context.Context, in io.Reader) <-chan block {
-	to := make(chan block)
-	go func() { // ends with the input, with ctx, or with the process
-		buf := make([]byte, maxInput)
-		kept := 0 // bytes of a line that is not complete yet
-		for {
-			n, err := in.Read(buf[kept:])
-			n += kept
-			whole := bytes.LastIndexByte(buf[:n], '\n') + 1
-			switch {
-			case err != nil:
-				whole = n
-			case whole == 0 && n == len(buf):
-				err = bufio.ErrTooLong
-			}
-			select {
-			case to <- block{string(buf[:whole]), err}:
-			case <-ctx.Done():
-				return
-			}
-			if err != nil {
-				return
-			}
-			kept = copy(buf, buf[whole:n])
-		}
-	}()
-	return to
-}
-
-// run shows the lines until the end of the input or of ctx, or an error.
-func (r *replay) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	arrived := blocks(ctx, r.in)
-	for {
-		var b block
-		select {
-		case b = <-arrived:
-		case <-ctx.Done():
-			return nil
-		}
-		err := r.brake.wait(ctx)
-		if err == nil {
-			err = r.showBlock(b)
-		}
-		err = cmp.Or(r.flush(), err)
-		if err == io.EOF && r.stay {
-			<-ctx.Done()
-		}
-		if err == io.EOF || err == errEnd {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// showBlock shows the lines of a block. It returns io.EOF after the last one of
-// the input, or of those that are to be shown.
-func (r *replay) showBlock(b block) error {
-	now := time.Now()
-	for text := range strings.Lines(b.text) {
-		l, ok, err := r.parse(text, now)
-		if ok {
-			err = r.show(l)
-			r.shown++
-		}
-		if err == nil && ok && r.shown == r.count {
-			err = io.EOF
-		}
-		if err != nil {
-			return err
-		}
-	}
-	switch b.err {
-	case nil, io.EOF:
-		return b.err
-	case bufio.ErrTooLong:
-		return fmt.Errorf("standard input, line %d: too long (over %d bytes)", r.number+1, maxInput)
-	}
-	return fmt.Errorf("read standard input: %w", cause(b.err))
+	return fmt.Errorf("standard input, line %d: not a number: %s%s", r.in.number, excerpt([]byte(field)), hint)
 }

@@ -14,7 +14,7 @@ import (
 
 // newReplay returns a replay of in without a limit.
 func newReplay(in io.Reader, show func(line) error) *replay {
-	return &replay{in: in, brake: newBrake(), show: show, flush: func() error { return nil }}
+	return &replay{in: newLineReader(in), brake: newBrake(), show: show, flush: func() error { return nil }}
 }
 
 // replayed returns what is printed of lines from standard input.

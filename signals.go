@@ -104,18 +104,20 @@ func askToContinue(ctx context.Context, interrupts <-chan os.Signal) bool {
 		return false
 	}
 	defer tty.Close()
-	replies := lineReader{bufio.NewScanner(tty)}
+	replies := bufio.NewScanner(tty)
 	for {
 		go fmt.Fprint(tty, "\ncontinue (y/n)? ") // in the background, because the terminal may be stopped
+		replied := make(chan bool, 1)
+		go func() { replied <- replies.Scan() }() // ends with the reply, or with the process
 		select {
-		case reply := <-replies.next():
-			switch strings.ToLower(strings.TrimSpace(reply.text)) {
+		case ok := <-replied:
+			switch strings.ToLower(strings.TrimSpace(replies.Text())) {
 			case "y", "yes":
 				return true
 			case "n", "no":
 				return false
 			}
-			if reply.err != nil {
+			if !ok {
 				return false
 			}
 		case <-interrupts:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -95,33 +96,60 @@ func (o output) Write(text []byte) (int, error) {
 	return 0, stdoutError(err)
 }
 
-// A lineReader reads one line at a time, and none before it is requested.
-type lineReader struct{ *bufio.Scanner }
+// maxInput is the longest line of standard input, in bytes: enough for the
+// cores of 8192 CPUs.
+const maxInput = 64 << 10
 
-// A textLine is a line from a lineReader, or the error instead of one, which is
-// io.EOF at the end.
-type textLine struct {
-	text string
-	err  error
+// A lineReader reads standard input one line at a time, and no line before it is
+// requested.
+type lineReader struct {
+	in     *bufio.Reader
+	number int // of the last line
 }
 
-// next reads the next line and sends it to the channel. The caller need not
-// receive it.
-func (r lineReader) next() <-chan textLine {
-	read := make(chan textLine, 1)
+func newLineReader(in io.Reader) *lineReader {
+	return &lineReader{in: bufio.NewReaderSize(in, maxInput)}
+}
+
+// hasLine reports whether the next line has arrived already.
+func (r *lineReader) hasLine() bool {
+	arrived, _ := r.in.Peek(r.in.Buffered())
+	return bytes.IndexByte(arrived, '\n') >= 0
+}
+
+// next returns the next line, or io.EOF after the last one. It returns errEnd if
+// ctx is done first.
+func (r *lineReader) next(ctx context.Context) (string, error) {
+	r.number++
+	if r.hasLine() {
+		return r.read()
+	}
+	var text string
+	done := make(chan error, 1)
 	go func() { // ends with the line, or with the process
-		switch ok, err := r.Scan(), r.Err(); {
-		case ok:
-			read <- textLine{text: r.Text()}
-		case err == nil:
-			read <- textLine{err: io.EOF}
-		case err == bufio.ErrTooLong:
-			read <- textLine{err: errors.New("standard input: line too long")}
-		default:
-			read <- textLine{err: fmt.Errorf("read standard input: %w", cause(err))}
-		}
+		var err error
+		text, err = r.read()
+		done <- err
 	}()
-	return read
+	select {
+	case err := <-done:
+		return text, err
+	case <-ctx.Done():
+		return "", errEnd
+	}
+}
+
+func (r *lineReader) read() (string, error) {
+	text, err := r.in.ReadSlice('\n')
+	switch {
+	case err == nil, err == io.EOF && len(text) > 0:
+		return string(text), nil
+	case err == io.EOF:
+		return "", err
+	case err == bufio.ErrBufferFull:
+		return "", fmt.Errorf("standard input, line %d: too long (over %d bytes)", r.number, maxInput)
+	}
+	return "", fmt.Errorf("read standard input: %w", cause(err))
 }
 
 // checkStdin returns an error if inetd or systemd has passed a socket that is
