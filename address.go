@@ -14,9 +14,13 @@ import (
 )
 
 // An address is where to dial or to listen. For a Unix socket or a command,
-// host is its path or command line. The label, if any, replaces the address in
-// headers and messages.
-type address struct{ network, host, port, label string }
+// host is its path or command line.
+type address struct {
+	network, host, port string
+
+	label string // if not "", it replaces the address in headers and messages
+	hint  string // what the user probably meant, if it never replies
+}
 
 const (
 	memory  = "memory"  // this machine, over a pipe in memory
@@ -87,116 +91,164 @@ func (a address) reachable(at net.Addr) string {
 // defaultPort is the port if none is given.
 var defaultPort = "5000"
 
-// dialAddresses parses the operands of dial mode: host [port], or several
-// hosts. A second operand that is a number is a port; the name of a service is
-// a port only if it is the second of two. The port of -p applies to every host
-// without a port.
-func dialAddresses(network string, operands []string, port string) (addrs []address, err error) {
-	if slices.Contains(operands, "-") {
-		return nil, errors.New("- cannot be combined with hosts (it reads lines from standard input)")
+// dialAddresses returns the addresses to dial: those that were typed, with the
+// operands, which have no network yet, parsed as host [port] or as several
+// hosts. The port of -p applies to every host without a port.
+func dialAddresses(network string, typed []address, port string) ([]address, error) {
+	addrs, err := attachPort(typed)
+	if err != nil {
+		return nil, err
 	}
-	first, rest := operands[0], operands[1:]
-	own := ""
-	if len(rest) > 0 && (isNumber(rest[0]) || len(rest) == 1 && isService(rest[0])) {
-		own, rest = rest[0], rest[1:]
-	}
-	if own != "" && port != "" {
-		return nil, givenTwice(port, own)
-	}
-	for i, host := range append([]string{first}, rest...) {
-		if isNumber(host) {
-			return nil, fmt.Errorf("missing host before port %s%s", host, portHint(operands, host))
+	for i, a := range addrs {
+		if a.network != "" {
+			continue
 		}
-		if strings.HasPrefix(host, ":") && isNumber(host[1:]) {
-			return nil, fmt.Errorf("missing host in %q (this machine: localhost%[1]s)", host)
+		if isNumber(a.host) {
+			return nil, fmt.Errorf("missing host before port %s%s", a.host, portHint(textsOf(typed, ""), a.host))
 		}
-		apart := port
-		if i == 0 && own != "" {
-			apart = own
-		}
-		addr, err := parseAddress(network, host, apart, 1, apart == own)
-		if err != nil {
+		if addrs[i], err = dialAddress(network, a, port); err != nil {
 			return nil, err
 		}
-		addrs = append(addrs, addr)
 	}
 	return addrs, nil
 }
 
-// listenAddress parses the operands of listen mode, [[host] port], together
-// with the port of -p.
-func listenAddress(network string, operands []string, port string) ([]address, error) {
-	host := "localhost"
-	if network == "tcp6" { // localhost may have no IPv6 address
-		host = "::1"
+// textsOf returns what was typed for a network. Operands have none yet.
+func textsOf(typed []address, network string) (texts []string) {
+	for _, a := range typed {
+		if a.network == network {
+			texts = append(texts, a.host)
+		}
 	}
-	if n := len(operands); n > 0 && n <= 2 && port != "" && (n == 2 || isNumber(operands[0])) {
-		return nil, givenTwice(port, operands[n-1])
+	return texts
+}
+
+// attachPort makes the second operand the port of the first if it is a number,
+// or if it is the last and the name of a service.
+func attachPort(typed []address) ([]address, error) {
+	typed = slices.Clone(typed)
+	hosts := textsOf(typed, "")
+	if len(hosts) < 2 || !isNumber(hosts[1]) && (len(hosts) > 2 || !isService(hosts[1])) {
+		return typed, nil
 	}
+	isOperand := func(a address) bool { return a.network == "" }
+	first := slices.IndexFunc(typed, isOperand)
+	second := first + 1 + slices.IndexFunc(typed[first+1:], isOperand)
+	if label := typed[second].label; label != "" {
+		return nil, unusedLabel(label)
+	}
+	typed[first].port = hosts[1]
+	return slices.Delete(typed, second, second+1), nil
+}
+
+// dialAddress parses a host as it was typed, host:port or [host]:port. It may
+// have a port already, and port is that of -p.
+func dialAddress(network string, typed address, port string) (address, error) {
+	if s := typed.host; strings.HasPrefix(s, ":") && isNumber(s[1:]) {
+		return address{}, fmt.Errorf("missing host in %q (this machine: localhost%[1]s)", s)
+	}
+	host, hostPort, err := splitAddress(typed.host)
 	switch {
-	case len(operands) > 2:
-		return nil, errors.New("too many arguments (want [host] [port])")
-	case len(operands) == 2 && isNumber(operands[0]) && isNumber(operands[1]):
-		return nil, givenTwice(operands[0], operands[1])
-	case len(operands) == 2:
-		host, port = operands[0], operands[1]
-	case len(operands) == 1 && isNumber(operands[0]):
-		port = operands[0]
-	case len(operands) == 1:
+	case err != nil:
+	case typed.port != "" && port != "":
+		err = givenTwice(port, typed.port)
+	case typed.port != "" && hostPort != "":
+		err = givenTwice(hostPort, typed.port)
+	}
+	if err != nil {
+		return address{}, err
+	}
+	port = cmp.Or(hostPort, typed.port, port)
+	addr, err := newAddress(network, host, port)
+	if addr.port == "0" {
+		err = fmt.Errorf("invalid port %q", port)
+	}
+	addr.label = typed.label
+	return addr, err
+}
+
+// listenAddress returns the address to listen on: the operands [[host] port], or
+// -, together with the port of -p.
+func listenAddress(network string, operands []string, port string) (address, error) {
+	host, all := "localhost", "0.0.0.0"
+	if network == "tcp6" { // localhost may have no IPv6 address
+		host, all = "::1", "::"
+	}
+	second := "" // the port as an operand
+	switch n := len(operands); {
+	case n > 2:
+		return address{}, errors.New("too many arguments (want [host] [port])")
+	case n == 2 && isNumber(operands[0]) && isNumber(operands[1]):
+		return address{}, givenTwice(operands[0], operands[1])
+	case n == 2:
+		host, second = operands[0], operands[1]
+	case n == 1 && operands[0] == "-":
+		return address{network: stdio}, nil
+	case n == 1 && isNumber(operands[0]):
+		second = operands[0]
+	case n == 1:
 		host = operands[0]
 	}
-	addr, err := parseAddress(network, host, port, 0, true)
-	if name, own, ok := strings.Cut(host, ":"); (name == "" || name == "*") && (!ok || isNumber(own)) {
-		all := "0.0.0.0"
-		if network == "tcp6" {
-			all = "::"
-		}
-		if addr, err = parseAddress(network, all, cmp.Or(own, port), 0, true); err == nil {
-			err = fmt.Errorf("missing host in %q (all interfaces: %s %s)", host, all, addr.port)
-		}
+	if port != "" && second != "" {
+		return address{}, givenTwice(port, second)
 	}
-	return []address{addr}, err
+	port = cmp.Or(second, port)
+	if name, hostPort, _ := strings.Cut(host, ":"); (name == "" || name == "*") && (hostPort == "" || isNumber(hostPort)) {
+		addr, err := newAddress(network, all, cmp.Or(hostPort, port))
+		return addr, cmp.Or(err, fmt.Errorf("missing host in %q (all interfaces: %s %s)", host, all, addr.port))
+	}
+	host, hostPort, err := splitAddress(host)
+	if err == nil && hostPort != "" && port != "" {
+		err = givenTwice(hostPort, port)
+	}
+	if err != nil {
+		return address{}, err
+	}
+	return newAddress(network, host, cmp.Or(hostPort, port))
 }
 
 func givenTwice(port, other string) error {
 	return fmt.Errorf("port given twice: %s and %s", quoteOdd(port), quoteOdd(other))
 }
 
-// parseAddress parses host, host:port or [host]:port. If s contains no port,
-// the port is the argument, or else defaultPort. If both are given, the one in
-// s applies, unless the argument is for this address alone, which is an error.
-// The port must be at least lowest.
-func parseAddress(network, s, port string, lowest int, alone bool) (address, error) {
+func unusedLabel(label string) error {
+	return fmt.Errorf("no host, socket or command follows the label %q", label)
+}
+
+// splitAddress splits host, host:port or [host]:port. The port is "" if there is
+// none.
+func splitAddress(s string) (host, port string, err error) {
 	if hint := hostHint(s); hint != "" {
-		return address{}, fmt.Errorf("invalid host %q%s", s, hint)
+		return "", "", fmt.Errorf("invalid host %q%s", s, hint)
 	}
-	host := s
-	_, notIP := netip.ParseAddr(s)
+	host = s
 	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
 		host = strings.TrimSuffix(inner, "]")
-	} else if strings.Contains(s, ":") && notIP != nil {
-		var own string
-		var err error
-		if host, own, err = net.SplitHostPort(s); err != nil || own == "" {
-			return address{}, fmt.Errorf("invalid address %q (want host:port)", s)
+	} else if strings.Contains(s, ":") && !isIP(s) {
+		if host, port, err = net.SplitHostPort(s); err != nil || port == "" {
+			return "", "", fmt.Errorf("invalid address %q (want host:port)", s)
 		}
-		if port != "" && alone {
-			return address{}, givenTwice(own, port)
-		}
-		port = own
 	}
-	_, notIP = netip.ParseAddr(host)
-	if host == "" || host == "-" || strings.ContainsAny(host, "[] ") || host != quoteOdd(host) || notIP != nil && strings.Contains(host, ":") {
-		return address{}, fmt.Errorf("invalid host %q", s)
+	if host == "" || host == "-" || !isPlain(host) || strings.ContainsAny(host, "[] ") || strings.Contains(host, ":") && !isIP(host) {
+		return "", "", fmt.Errorf("invalid host %q", s)
 	}
-	if port == "" {
-		port = defaultPort
-	}
+	return host, port, nil
+}
+
+// newAddress returns the address of host and port, which is defaultPort if it is
+// "".
+func newAddress(network, host, port string) (address, error) {
+	port = cmp.Or(port, defaultPort)
 	n, err := net.LookupPort("tcp", port)
-	if err != nil || n < lowest || port == "-" { // LookupPort accepts "-" as 0
+	if err != nil || port == "-" { // LookupPort accepts "-" as 0
 		return address{}, fmt.Errorf("invalid port %q", port)
 	}
 	return address{network: network, host: host, port: strconv.Itoa(n)}, nil
+}
+
+func isIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
 }
 
 func isService(s string) bool {

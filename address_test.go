@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"strings"
@@ -37,11 +38,25 @@ func TestAddresses(t *testing.T) {
 		{"-p http web1 web2:81 [::1]", "web1:80 web2:81 [::1]:80"},
 		{"web1 -p6000 web2", "web1:6000 web2:6000"},
 		{"--label a web1 web2", "a web2:5000"},
-		{"--label a --label b web1 web2", "a b"},
+		{"--label a web1 --label b web2", "a b"},
+		{"web1 --label b 6000", "error"},
+		{"-- -l -v", "-l:5000 -v:5000"},
+		{"web1 -e cat web2 -U sock web3", "web1:5000 cat web2:5000 sock web3:5000"},
+		{"-U a -e cat -U b web1 6000 -e dog", "a cat b web1:6000 dog"},
+		{"web1 -e cat 6000 web2", "web1:6000 cat web2:5000"},
+		{"web1 -e cat http", "web1:80 cat"},
+		{"-p 6000 -e cat web1 web2:80", "cat web1:6000 web2:80"},
+		{"web1 --label b -e cat web2 --label c -U sock", "web1:5000 b web2:5000 c"},
+		{"--label here", "here"},
 
 		{"web1 6000 -p 6000", "error"},
 		{"-p 6000", "error"},
-		{"--label a --label b web1", "error"},
+		{"--label a --label b web1 web2", "error"},
+		{"web1 --label a", "error"},
+		{"-e cat -4", "error"},
+		{"-e cat -", "error"},
+		{"- -U sock", "error"},
+		{"-e cat 6000", "error"},
 		{"web1 web2 6000", "error"},
 		{"6000", "error"},
 		{"web1 0", "error"},
@@ -105,12 +120,16 @@ func FuzzAddress(f *testing.F) {
 		f.Add(s, "6000")
 	}
 	f.Fuzz(func(t *testing.T, s, port string) {
-		addr, err := parseAddress("tcp", s, port, 1, true)
+		host, hostPort, err := splitAddress(s)
 		if err != nil {
 			return
 		}
-		host, p, err := net.SplitHostPort(addr.String())
-		if err != nil || host != addr.host || p != addr.port {
+		addr, err := newAddress("tcp", host, cmp.Or(hostPort, port))
+		if err != nil {
+			return
+		}
+		name, number, err := net.SplitHostPort(addr.String())
+		if err != nil || name != addr.host || number != addr.port {
 			t.Errorf("%q %q became %q, which does not read back: %v", s, port, addr, err)
 		}
 	})

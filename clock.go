@@ -103,23 +103,11 @@ func parseInterval(text string) (time.Duration, error) {
 	return d, err
 }
 
-// seconds is the value of an option: a duration greater than 0, in the form of
-// parseDuration.
-type seconds struct{ time.Duration }
-
-func (s *seconds) Set(text string) error {
+// parsePositive parses a duration greater than 0.
+func parsePositive(text string) (time.Duration, error) {
 	d, err := parseDuration(text)
 	if err == nil && d == 0 {
 		err = errors.New("must be greater than 0")
 	}
-	s.Duration = d
-	return err
-}
-
-// interval is the value of an option: a duration in the form of parseInterval.
-type interval struct{ seconds }
-
-func (i *interval) Set(text string) (err error) {
-	i.Duration, err = parseInterval(text)
-	return err
+	return d, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -30,7 +31,7 @@ func TestOptionsDocumented(t *testing.T) {
 	slices.Sort(want)
 	slices.Sort(names)
 	var known []string
-	for _, f := range newApp(new(options)).Flags {
+	for _, f := range new(options).flags() {
 		known = append(known, f.Names()...)
 		o := optionTable()[slices.IndexFunc(optionTable(), func(o option) bool { return o.name() == f.Names()[0] })]
 		if (o.arg != "") != f.(cli.DocGenerationFlag).TakesValue() {
@@ -101,23 +102,42 @@ func shortOptions(names []string) (letters string) {
 	return letters
 }
 
-func TestPermute(t *testing.T) {
-	for _, test := range []struct{ args, want string }{
+// However the options are typed, they are the same as in the long form.
+func TestForms(t *testing.T) {
+	for _, test := range []struct{ typed, long string }{
 		{"", "--"},
 		{"localhost 5000 -i 2", "--interval=2 -- localhost 5000"},
 		{"-lv 5000", "--listen --verbose -- 5000"},
 		{"-vvlp5000", "--verbose --verbose --listen --port=5000 --"},
 		{"-lp 5000 ::", "--listen --port=5000 -- ::"},
 		{"-l1", "--listen --once --"},
-		{"-l46", "--listen --4 --6 --"},
+		{"-4lm6", "-4 --listen --max-conns=6"},
 		{"-i0.5 web1 -c3", "--interval=0.5 --count=3 -- web1"},
 		{"web1 --interval=2 --count 3 web2", "--interval=2 --count=3 -- web1 web2"},
 		{"-l - -v", "--listen --verbose -- -"},
-		{"-v -- -l -v", "--verbose -- -l -v"},
-		{"-i -1", "--interval=-1 --"},
+		{"-v -- -", "--verbose -"},
 		{"-e a --exec=b --exec c=d -ee", "--exec=a --exec=b --exec=c=d --exec=e --"},
 		{"-version web1 -keep -kv", "--version --keep --keep --verbose -- web1"},
-
+		{"web1 -i5 -i 2", "-i 2 web1"},
+		{"web1 -p 6000 web2 -r cpu -r load,busy", "-r cpu,load,busy web1:6000 web2:6000 -p 6000"},
+	} {
+		typed, err := parse(strings.Fields(test.typed))
+		long, longErr := parse(strings.Fields(test.long))
+		if err != nil || longErr != nil {
+			t.Errorf("%q: %v; %q: %v", test.typed, err, test.long, longErr)
+			continue
+		}
+		for _, opt := range []*options{typed, long} {
+			for name := range opt.given {
+				opt.given[name] = "given"
+			}
+			opt.typed = nil
+		}
+		if typed, long := fmt.Sprintf("%+v", *typed), fmt.Sprintf("%+v", *long); typed != long {
+			t.Errorf("%q: %s\n%q: %s", test.typed, typed, test.long, long)
+		}
+	}
+	for _, test := range []struct{ typed, want string }{
 		{"web1 -v -i", "-i requires an argument (try 'cpunc -h')"},
 		{"-é", "unknown option -é (try 'cpunc -h')"},
 		{"-n 5", "unknown option -n (for a number of lines: -c)"},
@@ -133,14 +153,10 @@ func TestPermute(t *testing.T) {
 		{"-l1080", "-l takes no value (to serve on that port: cpunc -l 1080)"},
 		{"-t=true", "-t takes no value (try 'cpunc -h')"},
 		{"--verbose=2", "--verbose takes no value (try 'cpunc -h')"},
+		{"-i -1", `invalid value "-1" for -i: must not be negative (try 'cpunc -h')`},
 	} {
-		args, err := new(options).permute(strings.Fields(test.args))
-		got := strings.Join(args, " ")
-		if err != nil {
-			got = err.Error()
-		}
-		if got != test.want {
-			t.Errorf("%q: %q, want %q", test.args, got, test.want)
+		if _, err := parse(strings.Fields(test.typed)); err == nil || err.Error() != test.want {
+			t.Errorf("%q: %v, want %s", test.typed, err, test.want)
 		}
 	}
 }

@@ -133,31 +133,34 @@ func execHint(command string) string {
 	return ""
 }
 
-// quoteHint is about a command of one word after which others follow that are
-// probably part of it. Its options -l and - look like those of cpunc.
-func quoteHint(commands, rest []string, listen bool) string {
-	if len(commands) != 1 || len(rest) == 0 || strings.ContainsAny(commands[0], " \t") {
-		return ""
-	}
-	line := commands[0] + " " + strings.Join(rest, " ")
-	switch before, dash := strings.CutSuffix(line, " -"); {
-	case listen && dash:
-		line = before + " -l -"
-	case listen:
-		return ""
-	case commands[0] == "ssh" && len(rest) == 1:
+// quoteHint is about a command that was not quoted, together with the operands
+// that are probably part of it. line is "" if there is none.
+func quoteHint(line string) string {
+	if host, ok := strings.CutPrefix(line, "ssh "); ok && !strings.Contains(host, " ") {
 		line += " cpunc -l -"
 	}
 	return suggest(" (quote the command: -e '%s')", line)
 }
 
+// quoteServerHint is about such a command whose options -l and - look like those
+// of cpunc.
+func quoteServerHint(line string) string {
+	before, found := strings.CutSuffix(line, " -")
+	if !found {
+		return ""
+	}
+	return suggest(" (quote the command: -e '%s -l -')", before)
+}
+
+// portOptionHint is about -p without a host.
+func portOptionHint(port string) string {
+	return suggest(" (to serve: cpunc -l -p %s, to dial: cpunc -p %[1]s localhost)", port)
+}
+
 // readingsHint is about hosts that have the names of readings, after the
 // readings of -r, if any.
-func readingsHint(given []word, hosts []string) string {
-	var names []string
-	for _, w := range given {
-		names = append(names, w.String())
-	}
+func readingsHint(given, hosts []string) string {
+	names := slices.Clone(given)
 	for _, h := range hosts {
 		if slices.Contains(words[:readings], h) && !slices.Contains(names, h) {
 			names = append(names, h)

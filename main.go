@@ -56,7 +56,8 @@ Each of these files uses only the ones below it:
 	main.go        dialing and listening as a whole; the exit status
 	signals.go     signals that end a run; the question of --ask
 	completion.go  completion scripts for shells
-	flags.go       the command line
+	options.go     the options: parsing, checking against each other, addresses
+	flags.go       the table of options, and how they are typed
 	graph.go       the chart on a terminal: keys, mouse, resizing
 	terminal.go    taking over the terminal, drawing on it, giving it back
 	palette.go     the colors of the chart on that terminal
@@ -214,7 +215,7 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 	if opt.replay {
 		buffered := bufio.NewWriterSize(out, maxInput)
 		text.w = buffered
-		lines = &replay{in: newLineReader(os.Stdin), count: int(opt.count), stay: opt.graph, brake: brake, show: takers.show, flush: buffered.Flush}
+		lines = &replay{in: newLineReader(os.Stdin), count: opt.count, stay: opt.graph, brake: brake, show: takers.show, flush: buffered.Flush}
 	} else {
 		lines = newPoller(opt, brake, takers.show)
 	}
@@ -250,14 +251,14 @@ func openGraph(opt *options, gate *gate, b brake, quit, interrupt func()) (*grap
 	if err := checkTerminal(); err != nil {
 		return nil, err
 	}
-	if isUnread(os.Stdin) && !opt.replay && !opt.read.stdin && len(opt.operands) == 0 {
+	if isUnread(os.Stdin) && !opt.replay && !opt.requests && opt.addresses[0].network == memory {
 		say("warning: standard input is not read (to draw it: cpunc -g -)")
 	}
 	g := newGraph(newChart(opt), b, quit, interrupt)
 	if gate != nil {
 		gate.report = g.setCondition
 	}
-	if len(opt.commands) > 0 {
+	if opt.given["exec"] != "" {
 		return g, nil
 	}
 	return g, g.open()
@@ -269,9 +270,9 @@ func newGate(opt *options) *gate {
 		return nil
 	}
 	return &gate{
-		below:    float64(opt.below),
-		above:    float64(opt.above),
-		hold:     opt.hold.Duration,
+		below:    opt.below,
+		above:    opt.above,
+		hold:     opt.hold,
 		interval: opt.pace(),
 		all:      opt.replay,
 		report:   func(string) {},
@@ -280,24 +281,24 @@ func newGate(opt *options) *gate {
 
 // pace returns the time between lines, or 0 if standard input sets the pace.
 func (opt *options) pace() time.Duration {
-	if opt.replay || opt.read.stdin {
+	if opt.replay || opt.requests {
 		return 0
 	}
-	return opt.interval.Duration
+	return opt.interval
 }
 
 // newPoller returns a poller that is set up as the options say.
 func newPoller(opt *options, b brake, show func(line) error) *poller {
-	d := dialer{wait: opt.wait.Duration, first: opt.interval.Duration, group: opt.cgroup, verbose: opt.verbose > 0, stderr: os.Stderr}
+	d := dialer{wait: opt.wait, first: opt.interval, group: opt.cgroup, verbose: opt.verbose > 0, stderr: os.Stderr}
 	if opt.graph { // a command's messages must not overwrite the chart
 		d.stderr = stderr
 	}
 	p := &poller{
-		words:    opt.read.words,
+		words:    opt.words,
 		interval: opt.pace(),
-		wait:     opt.wait.Duration,
+		wait:     opt.wait,
 		first:    firstWindow, // a listener that has just started delays its first replies for so long
-		count:    int(opt.count),
+		count:    opt.count,
 		keep:     opt.keep,
 		verbose:  opt.verbose > 0,
 		chart:    opt.graph,
@@ -306,41 +307,15 @@ func newPoller(opt *options, b brake, show func(line) error) *poller {
 		brake:    b,
 	}
 	for _, a := range opt.addresses {
-		p.hosts = append(p.hosts, &host{address: a, hint: hint(opt, a)})
+		p.hosts = append(p.hosts, &host{address: a})
 		if a.network == memory {
 			p.first = max(p.first, d.first)
 		}
 	}
-	if opt.read.stdin {
+	if opt.requests {
 		p.input = newLineReader(os.Stdin)
 	}
 	return p
-}
-
-// hint returns what the user probably meant by an address of opt that never
-// replies.
-func hint(opt *options, a address) string {
-	var given []word
-	if opt.given["read"] != "" {
-		given = opt.read.words
-	}
-	var hosts []string
-	for _, other := range opt.addresses {
-		hosts = append(hosts, other.host)
-	}
-	switch {
-	case a.network == command:
-		return execHint(a.host)
-	case a.port == "":
-		return ""
-	case a.host == "help":
-		return " (for help: cpunc -h)"
-	case a.host == "version":
-		return " (for the version: cpunc --version)"
-	case slices.Contains(words[:readings], a.host):
-		return readingsHint(given, hosts)
-	}
-	return ""
 }
 
 // listen serves this machine's readings until ctx is done.
@@ -350,9 +325,11 @@ func listen(ctx context.Context, opt *options) error {
 		sampler:  newSampler(),
 		verbose:  opt.verbose,
 		once:     opt.once,
-		idle:     opt.idle,
 		allow:    opt.allow,
 		maxConns: int32(min(opt.maxConns, math.MaxInt32)),
+	}
+	if opt.given["wait"] != "" {
+		srv.idle = opt.wait
 	}
 	if opt.cgroup != "" {
 		srv.sampler.useGroup(opt.cgroup)
@@ -400,15 +377,15 @@ func listen(ctx context.Context, opt *options) error {
 // newChart returns an empty chart of what the options ask for.
 func newChart(opt *options) chart {
 	c := chart{
-		asked:        opt.read.words,
-		window:       opt.window.Duration,
+		asked:        opt.words,
+		window:       opt.window,
 		location:     time.Local,
-		intervalText: formatDuration(opt.interval.Duration),
+		intervalText: formatDuration(opt.interval),
 	}
 	switch {
 	case opt.replay:
 		c.asked, c.intervalText = nil, ""
-	case opt.read.stdin:
+	case opt.requests:
 		c.asked, c.intervalText = []word{cpuWord}, "on request"
 	}
 	var names []string
@@ -417,8 +394,8 @@ func newChart(opt *options) chart {
 	}
 	if opt.addresses[0].network == memory {
 		c.cpus = runtime.NumCPU()
-		if !opt.read.stdin && slices.ContainsFunc(c.asked, func(w word) bool { return !table[w].instant }) {
-			c.first = time.Now().Add(opt.interval.Duration)
+		if !opt.requests && slices.ContainsFunc(c.asked, func(w word) bool { return !table[w].instant }) {
+			c.first = time.Now().Add(opt.interval)
 		}
 	}
 	c.subject = strings.Join(names, ", ")

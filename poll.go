@@ -21,7 +21,6 @@ const (
 // A host is one address that is polled.
 type host struct {
 	address
-	hint    string     // for an error before its first reply
 	cores   int        // number of columns in its last reply to cores
 	replies [][]string // to the current poll; nil if none
 

@@ -1,0 +1,353 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// options are the settings from the command line.
+type options struct {
+	listen, once, keep, ask bool
+	graph, time, header     bool
+	ipv4, ipv6              bool
+	help, version           bool
+	verbose                 int
+	port, cgroup            string
+	completion              string
+	interval, wait, window  time.Duration
+	count, maxConns         int
+	allow                   prefixes
+	names                   []string
+	read                    []string      // the arguments of -r, split at commas
+	words                   []word        // what they request
+	requests                bool          // whether requests come from standard input instead
+	replay                  bool          // whether lines come from standard input instead of hosts
+	below, above            float64       // NaN if not given
+	hold                    time.Duration // of --for
+
+	given     map[string]string // the options given, by name, in the form that was typed
+	typed     []address         // operands, -U and -e in the order typed
+	label     string            // of the next one
+	addresses []address         // to dial, or the only one to listen on
+}
+
+// defaultInterval is the time between polls if -i is not given.
+var defaultInterval = time.Second
+
+// parse returns the options of the command line, whose arguments are args,
+// after checking them.
+func parse(args []string) (*options, error) {
+	opt := &options{
+		interval: defaultInterval,
+		wait:     10 * time.Second,
+		window:   time.Minute,
+		below:    math.NaN(),
+		above:    math.NaN(),
+		maxConns: 10000,
+		words:    []word{cpuWord},
+		given:    map[string]string{},
+	}
+	flags := flag.NewFlagSet("cpunc", flag.ContinueOnError)
+	for _, f := range opt.flags() {
+		f.Apply(flags) // fails only for values from the environment, which none of them has
+	}
+	set := func(o option, form, value string) error {
+		opt.given[o.name()] = form
+		if err := flags.Set(o.name(), value); err != nil {
+			return usagef("invalid value %q for %s: %w", value, form, err)
+		}
+		return nil
+	}
+	if err := scan(args, set, opt.addOperand); err != nil {
+		return nil, err
+	}
+	if opt.help || opt.version || opt.completion != "" {
+		return opt, nil
+	}
+	if err := opt.check(); err != nil {
+		return nil, err
+	}
+	return opt, opt.resolve()
+}
+
+// flags returns the options for the library, each with its only name.
+func (opt *options) flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.GenericFlag{Name: "interval", Value: into(&opt.interval, parseInterval)},
+		&cli.GenericFlag{Name: "count", Value: into(&opt.count, parseCount)},
+		&cli.GenericFlag{Name: "read", Value: setter(opt.addReadings)},
+		&cli.BoolFlag{Name: "time", Destination: &opt.time},
+		&cli.BoolFlag{Name: "header", Destination: &opt.header},
+		&cli.BoolFlag{Name: "graph", Destination: &opt.graph},
+		&cli.GenericFlag{Name: "window", Value: into(&opt.window, parsePositive)},
+		&cli.GenericFlag{Name: "below", Value: into(&opt.below, parseLimit)},
+		&cli.GenericFlag{Name: "above", Value: into(&opt.above, parseLimit)},
+		&cli.GenericFlag{Name: "for", Value: into(&opt.hold, parsePositive)},
+		&cli.GenericFlag{Name: "exec", Value: setter(opt.addCommand)},
+		&cli.GenericFlag{Name: "label", Value: setter(opt.setLabel)},
+		&cli.BoolFlag{Name: "ask", Destination: &opt.ask},
+		&cli.BoolFlag{Name: "listen", Destination: &opt.listen},
+		&cli.BoolFlag{Name: "once", Destination: &opt.once},
+		&cli.GenericFlag{Name: "max-conns", Value: into(&opt.maxConns, parseCount)},
+		&cli.GenericFlag{Name: "allow", Value: &opt.allow},
+		&cli.GenericFlag{Name: "name", Value: setter(opt.addName)},
+		&cli.GenericFlag{Name: "port", Value: into(&opt.port, parseText)},
+		&cli.GenericFlag{Name: "unix", Value: setter(opt.addSocket)},
+		&cli.GenericFlag{Name: "cgroup", Value: into(&opt.cgroup, parseGroup)},
+		&cli.BoolFlag{Name: "keep", Destination: &opt.keep},
+		&cli.GenericFlag{Name: "wait", Value: into(&opt.wait, parsePositive)},
+		&cli.BoolFlag{Name: "4", Destination: &opt.ipv4},
+		&cli.BoolFlag{Name: "6", Destination: &opt.ipv6},
+		&cli.BoolFlag{Name: "verbose", Count: &opt.verbose},
+		&cli.BoolFlag{Name: "help", Destination: &opt.help},
+		&cli.BoolFlag{Name: "version", Destination: &opt.version},
+		&cli.GenericFlag{Name: "completion", Value: into(&opt.completion, parseText)},
+	}
+}
+
+// A setter is the value of an option: a function that takes the argument.
+type setter func(string) error
+
+func (set setter) Set(text string) error { return set(text) }
+func (set setter) String() string        { return "" }
+
+// into returns the value of an option whose last argument counts.
+func into[T any](to *T, parse func(string) (T, error)) setter {
+	return func(text string) (err error) {
+		*to, err = parse(text)
+		return err
+	}
+}
+
+func parseCount(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, errors.New("must be a positive integer")
+	}
+	return n, nil
+}
+
+func parseText(text string) (string, error) {
+	if strings.TrimSpace(text) == "" { // "$PORT" when PORT is not set
+		return "", errors.New("must not be empty")
+	}
+	return text, nil
+}
+
+// parseGroup returns a path below the mount point of control groups.
+func parseGroup(text string) (string, error) {
+	path, err := parseText(text)
+	return filepath.Clean("/" + path), err
+}
+
+func parseLimit(text string) (float64, error) {
+	x, err := strconv.ParseFloat(text, 64)
+	if number := strings.TrimRight(text, "% "); number != text && isReading(number) {
+		return 0, fmt.Errorf("must be a number without a unit (%s)", number)
+	}
+	if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
+		return 0, errors.New("must be a number")
+	}
+	return x, nil
+}
+
+func (opt *options) addReadings(text string) (err error) {
+	opt.read = append(opt.read, strings.Split(text, ",")...)
+	if opt.requests = slices.Contains(opt.read, "-"); !opt.requests {
+		opt.words, err = parseReadings(opt.read)
+	} else if len(opt.read) > 1 {
+		err = errors.New("- and readings are mutually exclusive")
+	}
+	return err
+}
+
+func (opt *options) addName(name string) error {
+	if !isHostName(name) {
+		return fmt.Errorf("not a host name%s", nameHint(name))
+	}
+	opt.names = append(opt.names, name)
+	return nil
+}
+
+func (opt *options) addCommand(text string) error {
+	_, err := parseText(text)
+	if name, _, _ := strings.Cut(strings.TrimSpace(text), " "); filepath.Base(name) == "cpunc" && execHint(text) != "" {
+		err = errors.New("not a server (did you mean -e 'cpunc -l -'?)")
+	}
+	opt.add(command, text)
+	return err
+}
+
+func (opt *options) addSocket(path string) error {
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("longer than the %d bytes that a socket may have (a relative path may be shorter)", maxSocketPath)
+	}
+	_, err := parseText(path)
+	if strings.HasPrefix(path, "@") {
+		path = "./" + path // a file: @ would start the name of an abstract socket, which is open to all users
+	}
+	opt.add(socket, path)
+	return err
+}
+
+func (opt *options) setLabel(label string) error {
+	if opt.label != "" {
+		return unusedLabel(opt.label)
+	}
+	opt.label = label
+	_, err := parseText(label)
+	return err
+}
+
+func (opt *options) addOperand(text string) { opt.add("", text) }
+
+// add adds an address as it was typed. The network of an operand is not known
+// yet.
+func (opt *options) add(network, text string) {
+	opt.typed = append(opt.typed, address{network: network, host: text, label: opt.label})
+	opt.label = ""
+}
+
+// anyOf returns the form in which one of these options was given, or "".
+func (opt *options) anyOf(names string) string {
+	for name := range strings.FieldsSeq(names) {
+		if form := opt.given[name]; form != "" {
+			return form
+		}
+	}
+	return ""
+}
+
+// check validates the options against the mode and against each other.
+func (opt *options) check() error {
+	for _, o := range optionTable() {
+		switch form := opt.given[o.name()]; {
+		case form == "":
+		case o.mode == dialing && opt.listen:
+			return usagef("%s cannot be used with -l%s", form, quoteServerHint(opt.unquoted()))
+		case o.mode == listening && !opt.listen:
+			return usagef("%s requires -l", form)
+		}
+	}
+	operands := textsOf(opt.typed, "")
+	stdin := slices.Contains(operands, "-")
+	opt.replay = stdin && !opt.listen
+	for _, rule := range []struct {
+		applies bool
+		message string
+		options string // that it is about
+	}{
+		{opt.listen && stdin, "cannot be used with -l -", "4 6 port allow once keep max-conns"},
+		{opt.listen && opt.given["unix"] != "", "cannot be used with --unix", "4 6 port allow"},
+		{opt.replay, "cannot be used with -, which reads lines from standard input", "interval read exec unix port keep wait 4 6 ask cgroup"},
+		{opt.requests, "cannot be used with -r -", "interval below above"},
+		{opt.graph, "cannot be used with --graph", "ask"},
+		{!opt.graph, "requires --graph", "window"},
+		{!opt.listen && len(opt.typed) > 0, "cannot be used with a host or a command (give it to the listener there: cpunc -l --cgroup GROUP)", "cgroup"},
+		{!opt.listen && !opt.requests && !slices.Contains(opt.words, cgroupWord), "requires -r cgroup", "cgroup"},
+		{opt.given["exec"] != "" && !opt.keep, "with --exec requires --keep", "ask"},
+		{opt.ipv4, "cannot be used with -4", "6"},
+		{!opt.listen && len(operands) == 0, "requires a host" + portOptionHint(opt.port), "4 6 port"},
+		{slices.Contains(opt.words, modesWord), "cannot be used with modes, which has no single number (try -r cpu or -r busy)", "below above"},
+		{math.IsNaN(opt.below) && math.IsNaN(opt.above), "requires --below or --above", "for"},
+		{opt.below <= opt.above, "must be less than --below: the readings must be between the two", "above"},
+	} {
+		if form := opt.anyOf(rule.options); rule.applies && form != "" {
+			return usagef("%s %s", form, rule.message)
+		}
+	}
+	return nil
+}
+
+// resolve sets opt.addresses to the addresses to dial or to listen on.
+func (opt *options) resolve() (err error) {
+	network := "tcp"
+	switch {
+	case opt.ipv4:
+		network = "tcp4"
+	case opt.ipv6:
+		network = "tcp6"
+	}
+	switch operands := textsOf(opt.typed, ""); {
+	case slices.Contains(operands, ""): // "$HOST" when HOST is not set
+		err = errors.New("empty argument")
+	case opt.replay && len(operands) > 1:
+		err = errors.New("- cannot be combined with hosts (it reads lines from standard input)")
+	case opt.replay:
+		opt.addresses = []address{{network: stdio, label: opt.typed[0].label}}
+	case !opt.listen && len(opt.typed) == 0:
+		opt.add(memory, "")
+		opt.addresses = opt.typed
+	case !opt.listen:
+		opt.addresses, err = dialAddresses(network, opt.typed, opt.port)
+	case opt.given["unix"] != "" && len(operands) > 0:
+		err = fmt.Errorf("unexpected argument %q (not allowed with -l -U)", operands[0])
+	case opt.given["unix"] != "" && len(opt.typed) > 1:
+		err = errors.New("--unix can be used once with -l")
+	case opt.given["unix"] != "":
+		opt.addresses = opt.typed
+	default:
+		opt.addresses = make([]address, 1)
+		opt.addresses[0], err = listenAddress(network, operands, opt.port)
+	}
+	if err == nil && opt.label != "" {
+		err = unusedLabel(opt.label)
+	}
+	if err != nil {
+		return usagef("%w", err)
+	}
+	opt.setHints()
+	return nil
+}
+
+// unquoted returns a command of one word with the operands that follow it, which
+// are probably part of it, or "" if there is none.
+func (opt *options) unquoted() string {
+	for i, a := range opt.typed {
+		line := a.host
+		for _, next := range opt.typed[i+1:] {
+			if next.network != "" {
+				break
+			}
+			line += " " + next.host
+		}
+		if a.network == command && line != a.host && !strings.ContainsAny(a.host, " \t") {
+			return line
+		}
+	}
+	return ""
+}
+
+// setHints sets what the user probably meant by addresses that never reply.
+func (opt *options) setHints() {
+	line := opt.unquoted()
+	name, _, _ := strings.Cut(line, " ")
+	follows := false
+	for i := range opt.addresses {
+		a := &opt.addresses[i]
+		switch {
+		case a.network == command && a.host == name:
+			a.hint, follows = quoteHint(line), !strings.Contains(name, "/")
+		case a.network == command:
+			a.hint = execHint(a.host)
+		case a.port == "":
+		case a.host == "help":
+			a.hint = " (for help: cpunc -h)"
+		case a.host == "version":
+			a.hint = " (for the version: cpunc --version)"
+		case slices.Contains(words[:readings], a.host):
+			a.hint = readingsHint(opt.read, textsOf(opt.typed, ""))
+		case follows: // the command may fail later than this
+			a.hint = quoteHint(line)
+		}
+	}
+}
