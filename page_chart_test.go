@@ -521,9 +521,9 @@ func TestPagePicture(t *testing.T) {
 	const name, most = "doc/page.png", 200 << 10
 	if *update {
 		r := newRelay(t, servePage(t, picturedCPUs))
-		r.instead = linesOfPicture(time.Now())
+		r.instead = linesOfPicture(noon)
 		p := openTab(t, openBrowser(t), r.url(), "?read=cpu,modes,cores&window=120")
-		p.do(chromedp.EmulateViewport(1000, 820))
+		p.do(chromedp.EmulateViewport(1000, 814))
 		until(t, "the readings", func() bool { return p.count("cores") == 150 && p.newest() != "" })
 		evaluate[bool](p, "!!(document.querySelector('#host').textContent = 'web1:5000')")
 		picture, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
