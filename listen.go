@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
+
+// onListening is called with the address when the listener is ready.
+var onListening = func(net.Addr) {}
 
 func (a address) listen(ctx context.Context) (net.Listener, error) {
 	if a.network == socket {
@@ -26,29 +29,31 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 	return config.Listen(ctx, a.network, a.target())
 }
 
-const (
-	maxRefusals    = 100 // refusals being written at once
-	fewDescriptors = 200 // if fewer are left, each new connection is checked, which costs four system calls
-
-	endTime = 900 * time.Millisecond // for all sessions together; two leaveTimes are enough unless the kernel does not reply
-)
-
 // keepAlive detects a peer that has disappeared within half a minute.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 // A server serves all connections of one listener.
 type server struct {
-	sampler  *sampler
-	verbose  int
-	once     bool
-	idle     time.Duration // limit for idle clients; 0: none
-	allow    prefixes
-	maxConns int32
-	web      *web // nil if HTTP is not served
+	sampler *sampler
+	verbose int
+	once    bool
+	idle    time.Duration // limit for idle clients; 0: none
+	allow   prefixes
+	web     *web // nil if HTTP is not served
 
-	running  sync.WaitGroup
-	serving  atomic.Int32 // open connections
-	refusals atomic.Int32 // clients that are being told why they are refused
+	maxConns    int32
+	maxRefusals int32
+	running     sync.WaitGroup // goroutines of connections
+	serving     atomic.Int32   // open connections
+	refusals    atomic.Int32   // clients that are being told why they are refused
+}
+
+// setLimits bounds the number of connections, so that descriptors are left for
+// telling other clients why they are refused, and for other files.
+func (srv *server) setLimits(maxConns, descriptors int) {
+	descriptors -= 16 // standard streams, the listener, what the runtime and the sampler open
+	srv.maxRefusals = int32(min(100, descriptors/4))
+	srv.maxConns = int32(min(maxConns, descriptors-int(srv.maxRefusals), math.MaxInt32))
 }
 
 // serve accepts connections and serves each in its own goroutine until ctx is
@@ -78,38 +83,13 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// waitFor waits until sessions have ended. After the end of ctx, it does not wait
-// for one that reads the kernel if that does not reply.
-func waitFor(ctx context.Context, sessions func() error) error {
-	ended := make(chan error, 1)
-	go func() { ended <- sessions() }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(endTime):
-		return nil
-	}
-}
-
 // accept waits for a connection. It fails only if ctx is done or ln is closed.
-// Other errors are temporary, such as too many open files or a client that has
-// disconnected already, so it retries.
+// Other errors are temporary, such as a client that has disconnected already, so
+// it retries.
 func (srv *server) accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 	var pause time.Duration
 	for {
-		var conn net.Conn
-		var err error
-		if int(srv.serving.Load()+srv.refusals.Load()) > maxDescriptors()-fewDescriptors {
-			err = checkDescriptors(2) // for a connection, and for reading the counters at the same time
-		}
-		if err == nil {
-			conn, err = ln.Accept()
-		}
+		conn, err := ln.Accept()
 		switch {
 		case ctx.Err() != nil:
 			if conn != nil {
@@ -122,30 +102,44 @@ func (srv *server) accept(ctx context.Context, ln net.Listener) (net.Conn, error
 			say("accept: %v; retrying", cause(err))
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
+		sleep(ctx, pause)
 	}
 }
 
-// checkDescriptors fails if n more files cannot be opened.
-func checkDescriptors(n int) error {
-	for range n {
-		f, err := os.Open(os.DevNull)
-		if errors.Is(err, syscall.EMFILE) {
-			return err
-		}
-		defer f.Close()
+// attend serves one connection, in its own goroutine.
+func (srv *server) attend(ctx context.Context, conn net.Conn) error {
+	s := &session{sampler: srv.sampler, idle: srv.idle, scan: scanner{http: srv.web != nil}}
+	srv.log(conn, "connected")
+	if srv.verbose > 1 {
+		s.trace = func(request string) { srv.log(conn, "%s", request) }
 	}
-	return nil
+	err := s.serve(ctx, conn)
+	if err == errHTTP {
+		srv.web.handOver(conn, s, func() { srv.leave(conn, s, nil) })
+		return nil
+	}
+	srv.leave(conn, s, err)
+	return err
 }
 
-// refuse tells a client that the connection limit is reached, unless it is
-// telling too many clients already.
+// leave logs the end of a connection and removes it from the count.
+func (srv *server) leave(conn net.Conn, s *session, err error) {
+	switch {
+	case srv.verbose == 0: // nothing is logged, so s.requests is not needed
+	case err == nil:
+		srv.log(conn, "closed, %s", s.requests())
+	default:
+		srv.log(conn, "closed: %v, %s", cause(err), s.requests())
+	}
+	srv.serving.Add(-1)
+	srv.running.Done()
+}
+
+// refuse tells a client that the connection limit is reached, in a goroutine of
+// its own, unless it is telling too many clients already.
 func (srv *server) refuse(conn net.Conn) {
 	srv.log(conn, "rejected: connection limit %d reached", srv.maxConns)
-	if srv.refusals.Add(1) > maxRefusals {
+	if srv.refusals.Add(1) > srv.maxRefusals {
 		srv.refusals.Add(-1)
 		conn.Close()
 		return
@@ -183,35 +177,6 @@ func beginsHTTP(conn net.Conn) bool {
 	}
 }
 
-// attend serves one connection, in its own goroutine.
-func (srv *server) attend(ctx context.Context, conn net.Conn) error {
-	s := &session{sampler: srv.sampler, idle: srv.idle, scan: scanner{http: srv.web != nil}}
-	srv.log(conn, "connected")
-	if srv.verbose > 1 {
-		s.trace = func(request string) { srv.log(conn, "%s", request) }
-	}
-	err := s.serve(ctx, conn)
-	if err == errHTTP {
-		srv.web.handOver(conn, s, func() { srv.leave(conn, s, nil) })
-		return nil
-	}
-	srv.leave(conn, s, err)
-	return err
-}
-
-// leave logs the end of a connection and removes it from the count.
-func (srv *server) leave(conn net.Conn, s *session, err error) {
-	switch {
-	case srv.verbose == 0: // nothing is logged, so s.requests is not needed
-	case err == nil:
-		srv.log(conn, "closed, %s", s.requests())
-	default:
-		srv.log(conn, "closed: %v, %s", cause(err), s.requests())
-	}
-	srv.serving.Add(-1)
-	srv.running.Done()
-}
-
 // serveStdio serves one connection over standard input and output.
 func (srv *server) serveStdio(ctx context.Context, conn *duplex) error {
 	srv.serving.Add(1)
@@ -231,8 +196,23 @@ func (srv *server) serveStdio(ctx context.Context, conn *duplex) error {
 	return cmp.Or(stdoutError(conn.flush(ctx)), err)
 }
 
-// onListening is called with the address when the listener is ready.
-var onListening = func(net.Addr) {}
+// waitFor waits until sessions have ended. After the end of ctx, it does not wait
+// for one that reads the kernel if that does not reply.
+func waitFor(ctx context.Context, sessions func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- sessions() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(2*grace + brief): // for the last reply, and until its client has disconnected
+		return nil
+	}
+}
 
 // log logs a message about a client, with -v.
 func (srv *server) log(conn net.Conn, format string, args ...any) {

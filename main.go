@@ -102,7 +102,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"os"
 	"runtime"
@@ -322,11 +321,14 @@ func newPoller(opt *options, b brake, show func(line) error) *poller {
 func listen(ctx context.Context, opt *options) error {
 	addr := opt.addresses[0]
 	srv := &server{
-		sampler:  newSampler(),
-		verbose:  opt.verbose,
-		once:     opt.once,
-		allow:    opt.allow,
-		maxConns: int32(min(opt.maxConns, math.MaxInt32)),
+		sampler: newSampler(),
+		verbose: opt.verbose,
+		once:    opt.once,
+		allow:   opt.allow,
+	}
+	srv.setLimits(int(opt.maxConns), maxDescriptors())
+	if opt.given["max-conns"] != "" && int(srv.maxConns) < int(opt.maxConns) {
+		say("warning: at most %d connections, because of the limit of open files (ulimit -n)", srv.maxConns)
 	}
 	if opt.given["wait"] != "" {
 		srv.idle = opt.wait

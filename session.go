@@ -128,29 +128,23 @@ func (s *session) process(ctx context.Context, conn net.Conn, input []byte) (ope
 		s.sampler.wantPeak(ctx, s) // so that it is recorded while another word waits for its first reply
 	}
 	for i, b := range input {
-		w, wrong := s.scan.next(b)
-		switch wrong {
-		case errHTTP:
+		switch w, err := s.scan.next(b); {
+		case err == errHTTP:
 			s.begun = append([]byte(s.scan.text()+" "), input[i+1:]...)
-			return false, errHTTP
-		case errMark:
+			return false, err
+		case err == errMark:
 			s.unsent = append(s.unsent, telnetIAC, telnetWill, telnetMark)
-		default:
-			s.refuse(wrong)
+		case err != nil:
+			s.refuse(err)
+		case w == byeWord:
+			s.note(strconv.Quote(w.String()))
+			return false, nil
+		case w != noWord:
+			s.answer(ctx, w)
 		}
-		if w == noWord {
-			if s.scan.full() {
-				return false, nil
-			}
-			continue
-		}
-		if s.trace != nil {
-			s.trace(strconv.Quote(w.String()))
-		}
-		if w == byeWord {
+		if s.scan.full() {
 			return false, nil
 		}
-		s.answer(ctx, w)
 		if len(s.unsent) > maxReply {
 			if err := s.flush(ctx, conn); err != nil {
 				return false, err
@@ -178,6 +172,9 @@ func (s *session) note(text string) {
 
 // answer adds the reply to w.
 func (s *session) answer(ctx context.Context, w word) {
+	if s.trace != nil {
+		s.trace(strconv.Quote(w.String()))
+	}
 	line, err := s.reply(ctx, w)
 	s.refuse(err)
 	if len(s.unsent) > 1<<10 && cap(s.unsent) < maxReply {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"io"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ func isListening(*os.File) bool { return false }
 
 func isLocked(*os.File) bool { return false }
 
-func maxDescriptors() int { return 0 } // unknown
+func maxDescriptors() int { return math.MaxInt32 } // unknown
 
 const maxSocketPath = 107 // bytes
 

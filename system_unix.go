@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 	"time"
 
@@ -82,13 +81,13 @@ func isLocked(f *os.File) bool {
 }
 
 // maxDescriptors returns how many files this process may have open.
-var maxDescriptors = sync.OnceValue(func() int {
+func maxDescriptors() int {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Cur > math.MaxInt32 {
 		return math.MaxInt32
 	}
 	return int(limit.Cur)
-})
+}
 
 const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1 // bytes
 
