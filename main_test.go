@@ -59,7 +59,11 @@ func TestMain(m *testing.M) {
 type tidy struct{ *testing.M }
 
 func (m tidy) Run() int {
-	flag.Set("test.parallel", "8") // the tests mostly wait
+	flag.Set("test.parallel", "8") // the tests mostly wait, the short ones most of all
+	flag.Parse()
+	if testing.Short() {
+		flag.Set("test.parallel", "16")
+	}
 	// Signals that are ignored here, as under nohup or in a background job of a
 	// script, would be ignored by every cpunc that a test script starts.
 	ignored := make(chan os.Signal, 1)
