@@ -53,8 +53,8 @@ type poller struct {
 	show     func(line) error
 	brake    brake
 
-	fail context.CancelCauseFunc // ends the run; the first cause counts
-	open sync.WaitGroup          // goroutines of polls, and connections to which bye has not been sent yet
+	fail       context.CancelCauseFunc // ends the run; the first cause counts
+	unfinished sync.WaitGroup          // goroutines of polls, and connections to which bye has not been sent yet
 }
 
 // run polls until it has shown count lines, a host is lost, show fails or ctx is
@@ -62,7 +62,7 @@ type poller struct {
 func (p *poller) run(ctx context.Context) error {
 	ctx, p.fail = context.WithCancelCause(ctx)
 	p.fail(p.loop(ctx)) // no effect if a lost host has already ended the run
-	p.open.Wait()
+	p.unfinished.Wait()
 	if p.verbose {
 		p.summarize()
 	}
@@ -185,7 +185,7 @@ func (p *poller) poll(ctx context.Context, ws []word, missed <-chan time.Time) (
 		}
 		if h.busy.CompareAndSwap(false, true) {
 			waiting++
-			p.open.Go(func() { defer onPanic(); p.pollHost(ctx, h, ws, results) }) // ends when the host has replied or is back, or with ctx
+			p.unfinished.Go(func() { defer onPanic(); p.pollHost(ctx, h, ws, results) }) // ends when the host has replied or is back, or with ctx
 		}
 	}
 	at := time.Now()
@@ -332,9 +332,9 @@ func (p *poller) connect(ctx context.Context, h *host) error {
 	if err != nil {
 		return withHint(err, h.hint)
 	}
-	p.open.Add(1)
+	p.unfinished.Add(1)
 	h.peer.reset(conn, context.AfterFunc(ctx, func() {
-		defer p.open.Done()
+		defer p.unfinished.Done()
 		bye(conn) // a pending request fails
 	}))
 	return nil
@@ -345,7 +345,7 @@ func (p *poller) connect(ctx context.Context, h *host) error {
 func (p *poller) drop(h *host) {
 	if h.peer.cancelBye() {
 		bye(h.peer.Conn)
-		p.open.Done()
+		p.unfinished.Done()
 	}
 	h.peer.Conn = nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 )
 
@@ -122,6 +123,26 @@ func TestReplayEnds(t *testing.T) {
 	if err := newReplay(silent, show).run(ctx); err != nil {
 		t.Errorf("got %v at the end of ctx", err)
 	}
+}
+
+// During a pause, no line is shown.
+func TestReplayPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in, typed := io.Pipe()
+		shown := 0
+		r := newReplay(in, func(line) error { shown++; return nil })
+		r.brake.pause()
+		go r.run(t.Context())
+		io.WriteString(typed, "1\n2\n")
+		if synctest.Wait(); shown != 0 {
+			t.Errorf("%d lines in a pause", shown)
+		}
+		r.brake.resume()
+		if synctest.Wait(); shown != 2 {
+			t.Errorf("%d lines after a pause, want 2", shown)
+		}
+		typed.Close()
+	})
 }
 
 // FuzzReplay shows that whatever is accepted is printed in a form that comes back equal.
