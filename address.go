@@ -256,20 +256,11 @@ func isService(s string) bool {
 	return err == nil
 }
 
-// prefixes is the value of an option: IP addresses or CIDR prefixes, separated
-// by commas.
+// prefixes are the IP addresses and CIDR prefixes that may connect.
 type prefixes []netip.Prefix
 
-func (p *prefixes) String() string {
-	var all []string
-	for _, prefix := range *p {
-		all = append(all, prefix.String())
-	}
-	return strings.Join(all, ",")
-}
-
-func (p *prefixes) Set(text string) error {
-	var more prefixes
+// add adds addresses and prefixes that are separated by commas.
+func (p *prefixes) add(text string) error {
 	for one := range strings.SplitSeq(text, ",") {
 		prefix, err := netip.ParsePrefix(one)
 		if addr, aerr := netip.ParseAddr(one); aerr == nil && addr.Zone() == "" {
@@ -284,9 +275,8 @@ func (p *prefixes) Set(text string) error {
 		if prefix != prefix.Masked() {
 			return fmt.Errorf("host bits are set (did you mean %s?)", prefix.Masked())
 		}
-		more = append(more, prefix)
+		*p = append(*p, prefix)
 	}
-	*p = append(*p, more...)
 	return nil
 }
 

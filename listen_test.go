@@ -282,7 +282,7 @@ func TestAllow(t *testing.T) {
 	} {
 		var p prefixes
 		for _, text := range strings.Fields(test.allow) {
-			if err := p.Set(text); err != nil {
+			if err := p.add(text); err != nil {
 				t.Fatal(err)
 			}
 		}

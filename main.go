@@ -22,7 +22,7 @@ A client sends words, and the server replies to each with one line of numbers:
 	          it was throttled (Linux)
 
 A reply covers the time since the previous reply to the same word on the same
-connection, so clients do not affect each other. The first reply of a listener
+connection, so clients do not affect each other. The first reply of a connection
 covers between one and three seconds. White space between words is optional.
 The word weight is for HAProxy's agent-check: 88% means that 12 percent are in
 use. The word bye, or the end of input, closes the connection. Any other input
@@ -141,19 +141,19 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
+	text := ""
 	switch {
 	case opt.help:
-		_, err := io.WriteString(os.Stdout, help)
-		return stdoutError(err)
+		text = help
+	case opt.version:
+		text = fmt.Sprintln("cpunc", version())
 	case opt.completion != "":
-		script, err := completion(opt.completion, optionTable(), words[:readings])
-		if err != nil {
+		if text, err = completion(opt.completion, optionTable(), words[:readings]); err != nil {
 			return usageError{err}
 		}
-		_, err = io.WriteString(os.Stdout, script)
-		return stdoutError(err)
-	case opt.version:
-		_, err := fmt.Println("cpunc", version())
+	}
+	if text != "" {
+		_, err := io.WriteString(os.Stdout, text)
 		return stdoutError(err)
 	}
 	if opt.cgroup != "" {

@@ -98,7 +98,7 @@ func (opt *options) flags() []cli.Flag {
 		&cli.BoolFlag{Name: "listen", Destination: &opt.listen},
 		&cli.BoolFlag{Name: "once", Destination: &opt.once},
 		&cli.GenericFlag{Name: "max-conns", Value: into(&opt.maxConns, parseCount)},
-		&cli.GenericFlag{Name: "allow", Value: &opt.allow},
+		&cli.GenericFlag{Name: "allow", Value: setter(opt.allow.add)},
 		&cli.GenericFlag{Name: "name", Value: setter(opt.addName)},
 		&cli.GenericFlag{Name: "port", Value: into(&opt.port, parseText)},
 		&cli.GenericFlag{Name: "unix", Value: setter(opt.addSocket)},

@@ -34,7 +34,7 @@ type outbox struct {
 	text    []byte        // whole lines that have not been written yet
 	dropped int           // number of messages that did not fit
 	written chan struct{} // closed when the writing goroutine ends; nil if there is none
-	show    func(string)  // if not nil, messages are held back, and show shows the newest
+	show    func(string)  // while set, messages are buffered, and the newest is passed to it
 }
 
 const (
@@ -82,14 +82,14 @@ func (o *outbox) start() {
 	o.written = done
 	go func() { // ends when all is written, or with the process
 		defer close(done)
-		for text := o.take(); text != nil; text = o.take() {
+		for text := o.next(); text != nil; text = o.next() {
 			o.write(text) // there is nowhere to report an error
 		}
 	}()
 }
 
-// take returns what to write next, or nil if that is nothing.
-func (o *outbox) take() (text []byte) {
+// next returns what to write next, or nil if that is nothing.
+func (o *outbox) next() (text []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.text) == 0 || o.show != nil {
