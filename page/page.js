@@ -108,6 +108,7 @@ function returnToLive() {
 		log = null;
 		view.window = settings.window;
 		showPanels();
+		live.gap();
 		start();
 	}
 	follow();
@@ -150,7 +151,6 @@ let complaint = ''; // about the address
 let lostAt = 0; // by the server's clock; 0 while connected
 const failures = []; // of readings, since the last line
 let failure = ''; // that the status shows while others arrive
-let stoppedAt = 0;
 let titledAt = 0;
 
 const now = () => Date.now() + offset;
@@ -186,7 +186,7 @@ const monitor = new Monitor({
 
 	lost(reason) {
 		lostAt ||= now();
-		live.gap(lostAt);
+		live.gap();
 		say('lost', reason ? `Retrying: ${reason}.` : `Connection lost at ${clock(lostAt)}. Reconnecting.`);
 		invalidate();
 	},
@@ -195,7 +195,7 @@ const monitor = new Monitor({
 });
 
 function missing(why) {
-	live.gap(now());
+	live.gap();
 	say('lost', `Server: ${why}`);
 }
 
@@ -242,15 +242,13 @@ function showIcon() {
 }
 
 function start() {
-	if (stoppedAt) live.gap(stoppedAt);
-	lostAt = stoppedAt = 0;
+	lostAt = 0;
 	page.toggle.textContent = 'Monitoring on: press to stop';
 	monitor.start(`${settings.read}?interval=${settings.interval}&time&header`, settings.interval);
 }
 
 function stop() {
 	monitor.stop();
-	stoppedAt ||= now();
 	page.toggle.textContent = 'Monitoring off: press to start';
 }
 
@@ -260,7 +258,10 @@ function toggle() {
 	else if (monitor.running) {
 		stop();
 		say('stopped', `Stopped at ${clock(now())}. No requests are sent.`);
-	} else start();
+	} else {
+		live.gap();
+		start();
+	}
 	invalidate();
 }
 

@@ -46,10 +46,10 @@ export class Samples {
 	}
 
 	// gap ends the lines, unless they have already ended.
-	gap(time) {
+	gap() {
 		const { latest } = this;
 		if (!this.count || latest !== this.end - 1) return;
-		this.add(Math.max(time, this.last), this.names.map(() => NaN));
+		this.add(this.last, this.names.map(() => NaN));
 		this.latest = latest;
 	}
 
@@ -100,7 +100,7 @@ export class Recording {
 	// setColumns says what the next lines consist of. What is not among it has a gap.
 	setColumns(names) {
 		const groups = group(names.slice(0, MAX_COLUMNS));
-		for (const [word, samples] of this.series) if (!groups.has(word)) samples.gap(samples.last);
+		for (const [word, samples] of this.series) if (!groups.has(word)) samples.gap();
 		this.width = names.length;
 		this.columns = [...groups].map(([word, places]) => {
 			const own = places.map(i => names[i]);
@@ -132,8 +132,8 @@ export class Recording {
 		return time;
 	}
 
-	gap(time) {
-		for (const samples of this.all) samples.gap(time);
+	gap() {
+		for (const samples of this.all) samples.gap();
 	}
 
 	// limit drops the oldest samples of all while there are too many.

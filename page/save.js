@@ -15,12 +15,12 @@ function save(blob, name) {
 // linesOf returns the samples of several series side by side, as cpunc prints them. Where one has no sample at a
 // time, it is nan.
 export function linesOf(all, { begin, end }) {
-	const lines = [`# time ${all.flatMap(({ names }) => names).join(' ')}\n`];
+	const lines = [];
 	const at = all.map(samples => samples.since(begin));
 	for (;;) {
 		const times = all.map((samples, k) => at[k] < samples.end ? samples.time(at[k]) : Infinity);
 		const time = Math.min(...times);
-		if (time > end || time === Infinity) return lines;
+		if (time > end || time === Infinity) break;
 		const fields = all.flatMap((samples, k) => {
 			const isHere = times[k] - time < 1; // the times of several lines at once differ a little
 			const row = isHere ? samples.row(at[k]++) : samples.names.map(() => NaN);
@@ -28,8 +28,10 @@ export function linesOf(all, { begin, end }) {
 		});
 		// A gap of one series alone is no line.
 		if (fields.every(field => field === 'nan') && times.some(other => other - time >= 1)) continue;
-		lines.push(`${new Date(time).toISOString().replace('.000Z', 'Z')} ${fields.join(' ')}\n`);
+		lines.push(`${new Date(time).toISOString()} ${fields.join(' ')}\n`);
 	}
+	const zeros = lines.every(line => line.includes('.000Z')) ? '.000Z' : 'Z';
+	return [`# time ${all.flatMap(({ names }) => names).join(' ')}\n`, ...lines.map(line => line.replace(zeros, 'Z'))];
 }
 
 export function saveData(panels, range, name) {
@@ -78,7 +80,7 @@ export async function readLog(file) {
 	let readings = 0;
 	lines.forEach((line, i) => {
 		if (line.trim() === '') return;
-		if (line.startsWith('#')) recording.gap(recording.last); // a new run
+		if (line.startsWith('#')) recording.gap(); // a new run
 		try {
 			if (recording.accept(line, file.lastModified - 1000 * (lines.length - 1 - i)) !== undefined) readings++;
 		} catch (error) {
