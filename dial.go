@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	maxAnswer   = 64 << 10               // bytes of a reply: enough for 10,000 cores
+	maxLine     = 64 << 10               // bytes of a reply: enough for 10,000 cores
 	maxBlank    = 4 << 10                // bytes of empty lines before a reply
 	lineTimeout = 100 * time.Millisecond // a pause this long ends a reply that has no newline
 	owedTimeout = 10 * time.Millisecond  // for replies that were not waited for
@@ -116,7 +116,7 @@ func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 	}
 	if p.owed {
 		p.SetReadDeadline(time.Now().Add(owedTimeout))
-		io.CopyN(io.Discard, p, maxAnswer)
+		io.CopyN(io.Discard, p, maxLine)
 		p.owed, p.unread = false, nil
 	}
 	p.blank = 0
@@ -243,8 +243,8 @@ func (p *peer) cutLine() ([]byte, error) {
 	case ok:
 		p.unread, p.lines = rest, true
 		return bytes.TrimSuffix(line, []byte("\r")), nil
-	case len(text) >= maxAnswer:
-		return nil, fmt.Errorf("line too long (over %d bytes): %s", maxAnswer, excerpt(text))
+	case len(text) >= maxLine:
+		return nil, fmt.Errorf("line too long (over %d bytes): %s", maxLine, excerpt(text))
 	}
 	return nil, nil
 }

@@ -19,10 +19,10 @@ import (
 
 func TestServersMisbehave(t *testing.T) {
 	for _, test := range []struct {
-		name   string
-		answer func(conn net.Conn)
-		want   string        // the error, or the line if there is none
-		after  time.Duration // how long it takes
+		name  string
+		reply func(conn net.Conn)
+		want  string        // the error, or the line if there is none
+		after time.Duration // how long it takes
 	}{
 		{"no newline", func(c net.Conn) { io.WriteString(c, "12.5") }, "12.5", lineTimeout},
 		{"no newline, then the end", func(c net.Conn) { io.WriteString(c, "12.5"); c.Close() }, "12.5", 0},
@@ -34,7 +34,7 @@ func TestServersMisbehave(t *testing.T) {
 			}
 		}, "12.5", 450 * time.Millisecond},
 		{"closes", func(c net.Conn) { c.Close() }, "alpha:5000: connection closed", 0},
-		{"never answers", func(c net.Conn) { time.Sleep(time.Minute) }, "alpha:5000: no reply within 10s (to wait longer: -w)", 10 * time.Second},
+		{"never replies", func(c net.Conn) { time.Sleep(time.Minute) }, "alpha:5000: no reply within 10s (to wait longer: -w)", 10 * time.Second},
 		{"trickles", func(c net.Conn) {
 			for range 1000 {
 				time.Sleep(50 * time.Millisecond)
@@ -43,13 +43,13 @@ func TestServersMisbehave(t *testing.T) {
 				}
 			}
 		}, "alpha:5000: no reply within 10s (to wait longer: -w)", 10 * time.Second},
-		{"answers rubbish", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 \x1b[2J\n") }, `alpha:5000: unexpected reply to "cpu": "HTTP/1.1 \x1b[2J" (is it a cpunc server?)`, 0},
-		{"answers too much", func(c net.Conn) { io.WriteString(c, "1.0 2.0\n") }, `alpha:5000: unexpected reply to "cpu": "1.0 2.0" (is it a cpunc server?)`, 0},
-		{"answers nan", func(c net.Conn) { io.WriteString(c, "nan\n") }, "nan", 0},
-		{"answers NaN", func(c net.Conn) { io.WriteString(c, "NaN\n") }, `alpha:5000: unexpected reply to "cpu": "NaN" (is it a cpunc server?)`, 0},
-		{"answers two nan", func(c net.Conn) { io.WriteString(c, "nan nan\n") }, `alpha:5000: unexpected reply to "cpu": "nan nan" (is it a cpunc server?)`, 0},
-		{"answers over 100", func(c net.Conn) { io.WriteString(c, "100.1\n") }, `alpha:5000: unexpected reply to "cpu": "100.1" (is it a cpunc server?)`, 0},
-		{"answers below 0", func(c net.Conn) { io.WriteString(c, "-1.0\n") }, `alpha:5000: unexpected reply to "cpu": "-1.0" (is it a cpunc server?)`, 0},
+		{"replies rubbish", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 \x1b[2J\n") }, `alpha:5000: unexpected reply to "cpu": "HTTP/1.1 \x1b[2J" (is it a cpunc server?)`, 0},
+		{"replies too much", func(c net.Conn) { io.WriteString(c, "1.0 2.0\n") }, `alpha:5000: unexpected reply to "cpu": "1.0 2.0" (is it a cpunc server?)`, 0},
+		{"replies nan", func(c net.Conn) { io.WriteString(c, "nan\n") }, "nan", 0},
+		{"replies NaN", func(c net.Conn) { io.WriteString(c, "NaN\n") }, `alpha:5000: unexpected reply to "cpu": "NaN" (is it a cpunc server?)`, 0},
+		{"replies two nan", func(c net.Conn) { io.WriteString(c, "nan nan\n") }, `alpha:5000: unexpected reply to "cpu": "nan nan" (is it a cpunc server?)`, 0},
+		{"replies over 100", func(c net.Conn) { io.WriteString(c, "100.1\n") }, `alpha:5000: unexpected reply to "cpu": "100.1" (is it a cpunc server?)`, 0},
+		{"replies below 0", func(c net.Conn) { io.WriteString(c, "-1.0\n") }, `alpha:5000: unexpected reply to "cpu": "-1.0" (is it a cpunc server?)`, 0},
 		{"says error", func(c net.Conn) { io.WriteString(c, "error: no\x07\n") }, `alpha:5000: "no\a"`, 0},
 		{"nothing but newlines", func(c net.Conn) {
 			for {
@@ -70,7 +70,7 @@ func TestServersMisbehave(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
 				lines, err := polled(t, &poller{interval: time.Minute, count: 1, dial: scripted(t, func(_ int, _ string, conn net.Conn) {
-					test.answer(conn)
+					test.reply(conn)
 				})})
 				got := ""
 				if err != nil {
@@ -110,7 +110,7 @@ func TestFirstReplyTakesLonger(t *testing.T) {
 
 // A reply without a newline ends with a silence. A newline that arrives later is not
 // another reply.
-func TestBareAnswers(t *testing.T) {
+func TestBareReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines, err := polled(t, &poller{interval: time.Second, count: 3, dial: scripted(t, func(n int, _ string, conn net.Conn) {
 			fmt.Fprintf(conn, "%d.5", n)
@@ -127,23 +127,23 @@ func TestBareAnswers(t *testing.T) {
 // A silence does not end a reply from a server that has sent newlines before, nor a
 // reply to cores, which may arrive in pieces. Otherwise the rest would be taken for
 // the next reply.
-func TestAnswersInPieces(t *testing.T) {
+func TestRepliesInPieces(t *testing.T) {
 	for w, want := range map[word][]string{
 		cpuWord:   {"0.00 0.00 12.5", "1.00 1.30 12.5", "2.00 2.30 12.5"},
 		coresWord: {"0.00 0.30 12.5 1.0", "1.00 1.30 12.5 1.0", "2.00 2.30 12.5 1.0"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			lines, err := polled(t, &poller{interval: time.Second, count: 3, words: []word{w}, dial: scripted(t, func(n int, _ string, conn net.Conn) {
-				answer := "12.5\n"
+				reply := "12.5\n"
 				if w == coresWord {
-					answer = "12.5 1.0\n"
+					reply = "12.5 1.0\n"
 				}
 				if w == coresWord || n > 0 {
-					io.WriteString(conn, answer[:2])
+					io.WriteString(conn, reply[:2])
 					time.Sleep(3 * lineTimeout)
-					answer = answer[2:]
+					reply = reply[2:]
 				}
-				io.WriteString(conn, answer)
+				io.WriteString(conn, reply)
 			})})
 			if err != nil {
 				t.Error(err)
@@ -319,7 +319,7 @@ func TestFlood(t *testing.T) {
 	})
 }
 
-func FuzzAnswer(f *testing.F) {
+func FuzzReply(f *testing.F) {
 	for _, s := range []string{"12.5", "0.0 100.0", "1.00 2.00 3.00", "error: no", "nan", "0x1p4", "1e3", "-0.0", "1_0", "", "99999999999999999999"} {
 		f.Add([]byte(s))
 	}
@@ -379,7 +379,7 @@ func FuzzServer(f *testing.F) {
 					t.Errorf("%q: reply %d is %q", text, n+i, columns)
 				}
 			}
-			if cap(server.unread) > 4*maxAnswer {
+			if cap(server.unread) > 4*maxLine {
 				t.Errorf("a buffer of %d bytes", cap(server.unread))
 			}
 			if err != nil && !isRefusal(err) || server.owed {

@@ -348,7 +348,7 @@ func (w *web) read(s *session, readings []word) (l line, failed []error) {
 		}
 		columns := strings.Fields(string(text))
 		l.add("", []word{reading}, [][]string{columns}, len(columns))
-		l.answered = true
+		l.replied = true
 	}
 	return l, failed
 }
@@ -371,7 +371,7 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 			s.note(err.Error())
 			fmt.Fprintf(out, "error: %v\n", err)
 		}
-		if l.answered && lines.show(l) != nil || conn.Flush() != nil {
+		if l.replied && lines.show(l) != nil || conn.Flush() != nil {
 			return
 		}
 		c = c.next(time.Now())

@@ -13,13 +13,13 @@ import (
 
 // A line is the result of one tick: the columns of all hosts side by side.
 type line struct {
-	at       time.Time // time of the tick, or of a reply that came after its interval
-	names    []string
-	columns  []string // numbers as received, or nan
-	answered bool     // whether any host has replied
-	settled  bool     // whether every host has replied or failed at least once
-	begins   bool     // whether a # line is in front of it: it begins a new run
-	stamp    string   // the time as it stands in a line of standard input, if it does
+	at      time.Time // time of the tick, or of a reply that came after its interval
+	names   []string
+	columns []string // numbers as received, or nan
+	replied bool     // whether any host has replied
+	settled bool     // whether every host has replied or failed at least once
+	begins  bool     // whether a # line is in front of it: it begins a new run
+	stamp   string   // the time as it stands in a line of standard input, if it does
 }
 
 // add appends the columns of one host, with prefix before their names: those of

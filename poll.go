@@ -24,8 +24,8 @@ type host struct {
 	cores   int        // number of columns in its last reply to cores
 	replies [][]string // to the current poll; nil if none
 
-	polled, answered int
-	settled          bool // whether it has replied or failed at least once
+	sent, received int
+	settled        bool // whether it has replied or failed at least once
 
 	// While busy is set, a goroutine polls or redials the host, and owns the
 	// fields below.
@@ -91,13 +91,13 @@ func (p *poller) loop(ctx context.Context) error {
 		if n == 0 && p.hosts[0].network == memory {
 			c.due = l.at // the first line covers the interval that ends with it
 		}
-		replied := l.at
-		l.at = c.stamp(replied)
+		last := l.at // when the last reply came
+		l.at = c.stamp(last)
 		if err := p.show(l); err != nil {
 			return err
 		}
-		c = c.next(replied) // a tick that was due before that would cover less than an interval
-		if p.interval == 0 && !l.answered {
+		c = c.next(last) // a tick that was due before that would cover less than an interval
+		if p.interval == 0 && !l.replied {
 			c.due = time.Now().Add(time.Second) // otherwise, nan would be shown without pause
 		}
 	}
@@ -181,7 +181,7 @@ func (p *poller) poll(ctx context.Context, ws []word, missed <-chan time.Time) (
 	for _, h := range p.hosts {
 		h.replies = nil
 		if len(ws) > 0 {
-			h.polled++
+			h.sent++
 		}
 		if h.busy.CompareAndSwap(false, true) {
 			waiting++
@@ -213,7 +213,7 @@ func (h *host) record(ws []word, replies [][]string) {
 	if len(ws) == 0 || replies == nil {
 		return
 	}
-	h.answered++
+	h.received++
 	for i, w := range ws {
 		if w.width() == 0 && replies[i] != nil {
 			h.cores = len(replies[i])
@@ -229,7 +229,7 @@ func (p *poller) line(at time.Time, ws []word) line {
 		if len(p.hosts) > 1 || h.label != "" {
 			prefix = h.column() + "/"
 		}
-		l.answered = l.answered || h.replies != nil
+		l.replied = l.replied || h.replies != nil
 		l.settled = l.settled && h.settled
 		l.add(prefix, ws, h.replies, h.cores)
 	}
@@ -350,9 +350,9 @@ func (p *poller) drop(h *host) {
 	h.peer.Conn = nil
 }
 
-// summarize logs how many polls of each host were answered, as ping does.
+// summarize logs how many polls of each host were replied to, as ping does.
 func (p *poller) summarize() {
 	for _, h := range p.hosts {
-		say("%s: %d sent, %d received, %d lost", h, h.polled, h.answered, h.polled-h.answered)
+		say("%s: %d sent, %d received, %d lost", h, h.sent, h.received, h.sent-h.received)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// A script answers the n-th request of a client, on the server's end of a pipe.
+// A script replies to the n-th request of a client, on the server's end of a pipe.
 type script func(n int, request string, conn net.Conn)
 
 // scripted returns a dial function for connections to servers that follow s.
@@ -168,7 +168,7 @@ func pollHosts(t *testing.T, p *poller, scripts ...script) ([]string, error) {
 	return polled(t, p)
 }
 
-// after returns a script that answers the n-th request with n, after one of the
+// after returns a script that replies to the n-th request with n, after one of the
 // delays in turn.
 func after(delays ...time.Duration) script {
 	return func(n int, request string, conn net.Conn) {
