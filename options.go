@@ -73,10 +73,12 @@ func parse(args []string) (*options, error) {
 	if opt.help || opt.version || opt.completion != "" {
 		return opt, nil
 	}
-	if err := opt.check(); err != nil {
-		return nil, err
+	for _, step := range []func() error{opt.checkMode, opt.checkTogether, opt.resolve} {
+		if err := step(); err != nil {
+			return nil, err
+		}
 	}
-	return opt, opt.resolve()
+	return opt, nil
 }
 
 // flags returns the options for the library, each with its only name.
@@ -227,8 +229,8 @@ func (opt *options) anyOf(names string) string {
 	return ""
 }
 
-// check validates the options against the mode and against each other.
-func (opt *options) check() error {
+// checkMode validates the options against the mode.
+func (opt *options) checkMode() error {
 	for _, o := range optionTable() {
 		switch form := opt.given[o.name()]; {
 		case form == "":
@@ -238,6 +240,11 @@ func (opt *options) check() error {
 			return usagef("%s requires -l", form)
 		}
 	}
+	return nil
+}
+
+// checkTogether validates the options against each other.
+func (opt *options) checkTogether() error {
 	operands := textsOf(opt.typed, "")
 	stdin := slices.Contains(operands, "-")
 	opt.replay = stdin && !opt.listen
