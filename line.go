@@ -80,12 +80,13 @@ func decimals(name string) int {
 	return 1
 }
 
-// Takers take each line in turn, until one of them ends the run by an error.
-type takers []interface{ show(line) error }
+// A tee passes each line on to several takers in turn, until one of them ends
+// the run by an error.
+type tee []interface{ show(line) error }
 
-func (ts takers) show(l line) error {
-	for _, t := range ts {
-		if err := t.show(l); err != nil {
+func (t tee) show(l line) error {
+	for _, taker := range t {
+		if err := taker.show(l); err != nil {
 			return err
 		}
 	}

@@ -183,48 +183,48 @@ func run(args []string) error {
 func dial(ctx context.Context, opt *options, sig *signals) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	brake := newBrake()
+	b := newBrake()
 	if opt.ask {
-		go askAtInterrupts(ctx, sig.asking, brake, cancel) // ends with ctx
+		go askAtInterrupts(ctx, sig.asking, b, cancel) // ends with ctx
 	}
-	var takers takers
+	var shown tee
 	var sum summary
 	if opt.verbose > 0 {
-		takers = append(takers, &sum)
+		shown = append(shown, &sum)
 	}
-	gate := newGate(opt)
+	condition := newGate(opt)
 	if opt.graph {
-		g, err := openGraph(opt, gate, brake, cancel, sig.interrupt)
+		g, err := openGraph(opt, condition, b, cancel, sig.interrupt)
 		if err != nil {
 			return err
 		}
 		defer g.close()
-		takers = append(takers, g)
+		shown = append(shown, g)
 	}
 	out := openOutput(ctx, opt.graph, cancel)
 	text := &printer{w: out, header: opt.header}
 	if opt.time {
 		text.timeFormat = timeFormat(opt.pace())
 	}
-	takers = append(takers, text)
-	if gate != nil {
-		takers = append(takers, gate) // the last, so that the line that decides is printed
+	shown = append(shown, text)
+	if condition != nil {
+		shown = append(shown, condition) // the last, so that the line that decides is printed
 	}
 	var lines interface{ run(context.Context) error }
 	if opt.replay {
 		buffered := bufio.NewWriterSize(out, maxInput)
 		text.w = buffered
-		lines = &replay{in: newLineReader(os.Stdin), count: opt.count, stay: opt.graph, brake: brake, show: takers.show, flush: buffered.Flush}
+		lines = &replay{in: newLineReader(os.Stdin), count: opt.count, stay: opt.graph, brake: b, show: shown.show, flush: buffered.Flush}
 	} else {
-		lines = newPoller(opt, brake, takers.show)
+		lines = newPoller(opt, b, shown.show)
 	}
 	err := lines.run(ctx)
 	sum.print()
-	if err != nil || gate == nil || gate.met {
+	if err != nil || condition == nil || condition.met {
 		return err
 	}
 	if opt.verbose > 0 {
-		say("not met: %s", gate.missed())
+		say("not met: %s", condition.missed())
 	}
 	return errUnmet
 }
@@ -246,7 +246,7 @@ func openOutput(ctx context.Context, graph bool, gone func()) io.Writer {
 }
 
 // openGraph opens the chart, unless a command may first ask for a password.
-func openGraph(opt *options, gate *gate, b brake, quit, interrupt func()) (*graph, error) {
+func openGraph(opt *options, condition *gate, b brake, quit, interrupt func()) (*graph, error) {
 	if err := checkTerminal(); err != nil {
 		return nil, err
 	}
@@ -254,8 +254,8 @@ func openGraph(opt *options, gate *gate, b brake, quit, interrupt func()) (*grap
 		say("warning: standard input is not read (to draw it: cpunc -g -)")
 	}
 	g := newGraph(newChart(opt), b, quit, interrupt)
-	if gate != nil {
-		gate.report = g.setCondition
+	if condition != nil {
+		condition.report = g.setCondition
 	}
 	if opt.given["exec"] != "" {
 		return g, nil
