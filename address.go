@@ -294,9 +294,9 @@ func (p prefixes) admit(addr net.Addr) bool {
 	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(client) })
 }
 
-// beyond returns a prefix whose addresses cannot connect to a listener at addr,
+// unreachable returns a prefix whose addresses cannot connect to a listener at addr,
 // because it is on the loopback interface, and the port of the listener.
-func (p prefixes) beyond(addr net.Addr) (prefix, port string) {
+func (p prefixes) unreachable(addr net.Addr) (prefix, port string) {
 	at, ok := addr.(*net.TCPAddr)
 	if !ok || !at.IP.IsLoopback() {
 		return "", ""

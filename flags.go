@@ -129,11 +129,11 @@ func usagef(format string, args ...any) error {
 	return usageError{err}
 }
 
-// scan calls set for each option in args, with the form in which it was typed and
-// its value, and operand for each operand. As with getopt_long, options may
+// getopt calls set for each option in args, with the form in which it was typed
+// and its value, and operand for each operand. As with getopt_long, options may
 // follow operands, short options may be joined (-lv), and the value of a short
 // option may follow directly (-i2).
-func scan(args []string, set func(o option, form, value string) error, operand func(string)) error {
+func getopt(args []string, set func(o option, form, value string) error, operand func(string)) error {
 	onlyOperands := false
 	for len(args) > 0 {
 		arg := args[0]
@@ -146,7 +146,7 @@ func scan(args []string, set func(o option, form, value string) error, operand f
 			operand(arg)
 			continue
 		}
-		for _, typed := range split(arg) {
+		for _, typed := range optionsIn(arg) {
 			form, value, valued := strings.Cut(typed, "=")
 			o, ok := optionOf(form)
 			switch {
@@ -169,11 +169,11 @@ func scan(args []string, set func(o option, form, value string) error, operand f
 	return nil
 }
 
-// split returns the options in an argument, as name or name=value. Joined short
+// optionsIn returns the options in an argument, as name or name=value. Joined short
 // options are separated: -lvi2 becomes -l, -v and -i=2. What follows an option
 // without an argument and cannot be an option, as in -l5000, becomes its value,
 // so that the message can say what to do instead.
-func split(arg string) (forms []string) {
+func optionsIn(arg string) (forms []string) {
 	if strings.HasPrefix(arg, "--") {
 		return []string{arg}
 	}

@@ -124,10 +124,10 @@ func isHostName(s string) bool {
 }
 
 // execHint is about a command that is no server.
-func execHint(command string) string {
-	fields := strings.FieldsFunc(command, func(r rune) bool { return strings.ContainsRune(" \t\n;|&'\"", r) })
-	isClient := slices.ContainsFunc(fields, func(f string) bool { return filepath.Base(f) == "cpunc" }) && !slices.Contains(fields, "-")
-	if isClient {
+func execHint(line string) string {
+	fields := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\n;|&'\"", r) })
+	client := slices.ContainsFunc(fields, func(f string) bool { return filepath.Base(f) == "cpunc" }) && !slices.Contains(fields, "-")
+	if client {
 		return " (to serve on stdin/stdout: cpunc -l -)"
 	}
 	return ""

@@ -348,7 +348,7 @@ func listen(ctx context.Context, opt *options) error {
 			return fmt.Errorf("listen %s: %w%s", addr, cause(err), serviceHint(addr.host))
 		}
 		say("listening on %s%s", quoteOdd(ln.Addr().String()), addr.reachable(ln.Addr()))
-		if one, port := opt.allow.beyond(ln.Addr()); one != "" {
+		if one, port := opt.allow.unreachable(ln.Addr()); one != "" {
 			say("warning: %s cannot connect, because cpunc listens on the loopback interface only (all interfaces: cpunc -l 0.0.0.0 %s)", one, port)
 		}
 	}

@@ -67,7 +67,7 @@ func parse(args []string) (*options, error) {
 		}
 		return nil
 	}
-	if err := scan(args, set, opt.addOperand); err != nil {
+	if err := getopt(args, set, opt.addOperand); err != nil {
 		return nil, err
 	}
 	if opt.help || opt.version || opt.completion != "" {

@@ -38,8 +38,8 @@ type outbox struct {
 }
 
 const (
-	maxHeld = 64 << 10 // bytes of held messages
-	prefix  = "cpunc: "
+	maxHeld       = 64 << 10 // bytes of held messages
+	messagePrefix = "cpunc: "
 )
 
 func (o *outbox) say(message string) {
@@ -48,7 +48,7 @@ func (o *outbox) say(message string) {
 	if o.show != nil {
 		o.show(message)
 	}
-	o.add(prefix + message + "\n")
+	o.add(messagePrefix + message + "\n")
 }
 
 // Write takes the standard error of a command.
@@ -98,7 +98,7 @@ func (o *outbox) next() (text []byte) {
 	}
 	text, o.text = o.text, nil
 	if o.dropped > 0 {
-		text = fmt.Appendf(text, "%s%d messages dropped\n", prefix, o.dropped)
+		text = fmt.Appendf(text, "%s%d messages dropped\n", messagePrefix, o.dropped)
 		o.dropped = 0
 	}
 	return text

@@ -50,8 +50,8 @@ func TestOutboxStuck(t *testing.T) {
 		}
 		close(drained)
 		o.flush()
-		held := maxHeld / len(prefix+long+"\n")
-		want := strings.Repeat(prefix+long+"\n", 1+held) + "cpunc: 34 messages dropped\n"
+		held := maxHeld / len(messagePrefix+long+"\n")
+		want := strings.Repeat(messagePrefix+long+"\n", 1+held) + "cpunc: 34 messages dropped\n"
 		if got := written.String(); got != want {
 			t.Errorf("%d bytes, ending in %q; want %d", len(got), got[len(got)-100:], len(want))
 		}
