@@ -48,7 +48,8 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 		}
 	}
 	conn, err := new(net.Dialer).DialContext(limited, a.network, a.target())
-	for a.network == socket && os.IsTimeout(err) && sleep(limited, 10*time.Millisecond) == nil { // if its queue is full, the kernel does not wait
+	// If the queue of a socket is full, the kernel does not wait: it says EAGAIN.
+	for a.network == socket && os.IsTimeout(err) && sleep(limited, 10*time.Millisecond) == nil {
 		conn, err = new(net.Dialer).DialContext(limited, a.network, a.target())
 	}
 	if err != nil && ctx.Err() == nil && !time.Now().Before(deadline) {

@@ -40,15 +40,7 @@ func (r *replay) run(ctx context.Context) error {
 // loop shows the lines. It returns io.EOF after the last one.
 func (r *replay) loop(ctx context.Context) error {
 	for shown := 0; r.count == 0 || shown < r.count; {
-		if !r.in.hasLine() { // those that arrived together leave together
-			if err := r.flush(); err != nil {
-				return err
-			}
-		}
-		text, err := r.in.next(ctx)
-		if err == nil {
-			err = r.brake.wait(ctx)
-		}
+		text, err := r.next(ctx)
 		if err != nil {
 			return err
 		}
@@ -62,6 +54,21 @@ func (r *replay) loop(ctx context.Context) error {
 		}
 	}
 	return io.EOF
+}
+
+// next returns the next line of the input. Those that arrived together leave
+// together.
+func (r *replay) next(ctx context.Context) (string, error) {
+	if !r.in.hasLine() {
+		if err := r.flush(); err != nil {
+			return "", err
+		}
+	}
+	text, err := r.in.next(ctx)
+	if err == nil {
+		err = r.brake.wait(ctx)
+	}
+	return text, err
 }
 
 // parse returns a line of the input as one of cpunc. The time is that of the
