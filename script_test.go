@@ -351,7 +351,7 @@ func serveCanned(ts *testscript.TestScript, neg bool, args []string) {
 
 // readRecipes returns the recipes of the documents by name, without those that cannot be
 // run. Each of them, and each file in contrib, must be used by a script.
-func readRecipes(t *testing.T) map[string]string {
+func readRecipes(t *testing.T) map[string]recipe {
 	var scripts []byte
 	names, _ := filepath.Glob("testdata/*.txtar")
 	for _, name := range names {
@@ -369,11 +369,14 @@ func readRecipes(t *testing.T) map[string]string {
 	for _, file := range files {
 		used("contrib", file.Name())
 	}
-	recipes := map[string]string{}
+	recipes := map[string]recipe{}
 	for _, document := range []string{"README.md", "doc/recipes.md"} {
-		blocks := regexp.MustCompile("(?ms)^(?:<!-- (.*?) -->\n)?```(sh|python)\n(.*?)^```$").FindAllStringSubmatch(string(readFile(t, document)), -1)
+		blocks := regexp.MustCompile("(?ms)^(?:<!-- (.*?) -->\n)?```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(string(readFile(t, document)), -1)
 		for _, block := range blocks {
-			comment, code := block[1], block[3]
+			comment, language, code := block[1], block[2], block[3]
+			if language == "console" { // a session as an example
+				continue
+			}
 			if strings.HasPrefix(comment, "not run: ") {
 				continue
 			}
@@ -382,23 +385,26 @@ func readRecipes(t *testing.T) map[string]string {
 				t.Errorf("%s: a recipe with neither a name nor a \"not run\" comment:\n%s", document, code)
 				continue
 			}
-			if recipes[name] != "" {
+			if recipes[name].code != "" {
 				t.Errorf("%s: a second recipe %s", document, name)
 			}
-			recipes[name] = code
+			recipes[name] = recipe{name + "." + language, code}
 			used("recipe", name)
 		}
 	}
 	return recipes
 }
 
-// writeRecipe writes a recipe to the file NAME.sh.
-func writeRecipe(ts *testscript.TestScript, recipes map[string]string, name string) {
-	code, ok := recipes[name]
+// A recipe is code in the documents, and the name of its file.
+type recipe struct{ file, code string }
+
+// writeRecipe writes a recipe to the file NAME.sh, or that of another language.
+func writeRecipe(ts *testscript.TestScript, recipes map[string]recipe, name string) {
+	r, ok := recipes[name]
 	if !ok {
 		ts.Fatalf("the documents have no recipe %s", name)
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(name+".sh"), []byte(code), 0o666))
+	ts.Check(os.WriteFile(ts.MkAbs(r.file), []byte(r.code), 0o666))
 }
 
 // copyContrib copies a file of contrib.
