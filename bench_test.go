@@ -76,11 +76,15 @@ func spawn(t testing.TB, cmd *exec.Cmd) (addr string, messages *bufio.Reader) {
 		cmd.Wait()
 	})
 	messages = bufio.NewReader(stderr)
-	line, err := messages.ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
+	for {
+		line, err := messages.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, addr, ok := strings.Cut(line, "listening on "); ok { // there may be a warning before
+			return strings.TrimSpace(addr), messages
+		}
 	}
-	return strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]), messages
 }
 
 // spawnServer starts one of the servers and returns its address and process ID.
