@@ -265,7 +265,7 @@ func (w *web) respond(out http.ResponseWriter, r *http.Request, s *session) (sta
 		w.stream(out, r, s, readings, q.interval, &lines)
 		return 0, nil
 	}
-	l, failed := w.read(s, readings)
+	l, failed := w.read(s, readings, lines.header)
 	if len(failed) > 0 {
 		return http.StatusServiceUnavailable, failed[0]
 	}
@@ -336,19 +336,25 @@ func sendPage(out http.ResponseWriter, name string) error {
 	return nil
 }
 
-// read returns the readings as a line. The columns of those that failed are
-// nan.
-func (w *web) read(s *session, readings []word) (l line, failed []error) {
+// read returns the readings as a line, in which each reading is one text, to
+// save memory. The columns of those that failed are nan.
+func (w *web) read(s *session, readings []word, header bool) (l line, failed []error) {
 	for _, reading := range readings {
-		text, err := s.reply(w.ctx, reading)
+		reply, err := s.reply(w.ctx, reading)
+		text := strings.TrimSpace(string(reply))
 		if err != nil {
 			failed = append(failed, err)
-			l.add("", []word{reading}, nil, 0)
-			continue
+			text = strings.Repeat(" nan", max(1, reading.width()))[1:]
 		}
-		columns := strings.Fields(string(text))
-		l.add("", []word{reading}, [][]string{columns}, len(columns))
-		l.replied = true
+		l.replied = l.replied || err == nil
+		l.columns = append(l.columns, text)
+		if header {
+			var names []string
+			for c := range strings.Count(text, " ") + 1 {
+				names = append(names, reading.column(c))
+			}
+			l.names = append(l.names, strings.Join(names, " "))
+		}
 	}
 	return l, failed
 }
@@ -364,7 +370,7 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 	conn := http.NewResponseController(out)
 	conn.SetReadDeadline(time.Time{}) // the client sends nothing more
 	for c := (clock{time.Now(), cmp.Or(interval, minWindow)}); ; {
-		l, failed := w.read(s, readings)
+		l, failed := w.read(s, readings, lines.header)
 		l.at = c.stamp(time.Now())
 		conn.SetWriteDeadline(time.Now().Add(stuckTime))
 		for _, err := range failed {
