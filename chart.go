@@ -200,7 +200,11 @@ func (c *chart) newPanel(g group) *panel {
 		p.title += "  " + g.host
 	}
 	if g.reading == loadWord {
-		if p.cpus = c.countCPUs(); p.cpus > 0 {
+		switch p.cpus = c.countCPUs(); p.cpus {
+		case 0:
+		case 1:
+			p.title += " (1 CPU)"
+		default:
 			p.title += fmt.Sprintf(" (%d CPUs)", p.cpus)
 		}
 	}

@@ -448,6 +448,10 @@ func TestTitles(t *testing.T) {
 	if got := loads.panels()[0].title; got != "Load average (4 CPUs)  web1" {
 		t.Errorf("title %q with four CPUs", got)
 	}
+	loads = chartOf("web1", 3, namesOf(1, loadWord, coresWord), sine)
+	if got := loads.panels()[0].title; got != "Load average (1 CPU)  web1" {
+		t.Errorf("title %q with one CPU", got)
+	}
 	modes := slices.Concat(namesOf(0, modesWord), namesOf(0, cpuWord))
 	for i, name := range modes {
 		modes[i] = "web1/" + name

@@ -250,9 +250,6 @@ func openGraph(opt *options, condition *gate, b brake, quit, interrupt func()) (
 	if err := checkTerminal(); err != nil {
 		return nil, err
 	}
-	if isUnread(os.Stdin) && !opt.replay && !opt.requests && opt.addresses[0].network == memory {
-		say("warning: standard input is not read (to draw it: cpunc -g -)")
-	}
 	g := newGraph(newChart(opt), b, quit, interrupt)
 	if condition != nil {
 		condition.report = g.setCondition
@@ -260,7 +257,11 @@ func openGraph(opt *options, condition *gate, b brake, quit, interrupt func()) (
 	if opt.given["exec"] != "" {
 		return g, nil
 	}
-	return g, g.open()
+	err := g.open()
+	if err == nil && isUnread(os.Stdin) && !opt.replay && !opt.requests && opt.addresses[0].network == memory {
+		say("warning: stdin is not read (to draw it: cpunc -g -)") // in the chart
+	}
+	return g, err
 }
 
 // newGate returns the gate of the options; nil if there is none.
