@@ -394,6 +394,14 @@ func BenchmarkAnswer(b *testing.B) {
 	}
 }
 
+// A counter is a connection that counts what is written.
+type counter struct {
+	tape
+	bytes int
+}
+
+func (c *counter) Write(p []byte) (int, error) { c.bytes += len(p); return len(p), nil }
+
 // BenchmarkPhase polls 100 hosts ten times a second and reports how far from their
 // due times the requests are sent.
 func BenchmarkPhase(b *testing.B) {

@@ -179,6 +179,19 @@ func TestOneResponse(t *testing.T) {
 	}
 }
 
+// Headers need more memory than their size, so too many small ones are refused.
+func TestManyHeaders(t *testing.T) {
+	addr, _ := serving(t, &server{})
+	got := fetch(t, addr, "GET /cpu HTTP/1.1\r\nHost: localhost\r\n"+strings.Repeat("a:\r\n", 3000)+"\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 431 ") {
+		t.Errorf("%q", got)
+	}
+	many := strings.Repeat("GET /cpu HTTP/1.1\r\nHost: localhost\r\nA: b\r\n\r\n", 200) + "GET /load HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+	if got := fetch(t, addr, many); strings.Count(got, "HTTP/1.1 200 OK") != 201 {
+		t.Errorf("%d of 201 requests on one connection are answered", strings.Count(got, "HTTP/1.1 200 OK"))
+	}
+}
+
 // What the HTTP server reads does not depend on how the input is split. Only empty lines
 // before a request are missing, and no header has too many lines.
 func FuzzHeaders(f *testing.F) {

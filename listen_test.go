@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math"
@@ -14,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -315,54 +313,6 @@ func TestAllow(t *testing.T) {
 	}
 }
 
-// When a server under full load ends, every reply that it has begun is complete.
-func TestEndUnderLoad(t *testing.T) {
-	srv := &server{}
-	addr, end := serving(t, srv)
-	var clients sync.WaitGroup
-	var answers atomic.Int64
-	for range 100 {
-		conn, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		clients.Go(func() {
-			defer conn.Close()
-			lines := bufio.NewReader(conn)
-			for {
-				conn.Write([]byte("modes"))
-				line, err := lines.ReadString('\n')
-				if err != nil {
-					if line != "" {
-						t.Errorf("incomplete reply: %q", line)
-					}
-					return
-				}
-				if line != stillModes {
-					t.Errorf("%q", line)
-				}
-				answers.Add(1)
-			}
-		})
-	}
-	stuck, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stuck.Close()
-	go func() {
-		words := bytes.Repeat([]byte("modes"), 10000)
-		for {
-			if _, err := stuck.Write(words); err != nil {
-				return
-			}
-		}
-	}()
-	eventuallyTrue(t, "load", 10*time.Second, func() bool { return answers.Load() > 5000 })
-	end()
-	clients.Wait()
-}
-
 // Peers that reset, leave halfway or shut down while a reply is pending leave nothing
 // behind.
 func TestRudePeers(t *testing.T) {
@@ -483,136 +433,6 @@ func TestPrivilegedPort(t *testing.T) {
 	}
 }
 
-var soak = flag.Duration("soak", 0, "how long TestSoak runs; 0: not at all")
-
-// A thousand clients of all kinds, good and bad, come and go over TCP and a Unix
-// socket for the duration of -soak. Memory, descriptors and goroutines stay as they
-// were after the first minute, and no reply to a good client is lost.
-func TestSoak(t *testing.T) {
-	if *soak == 0 {
-		t.Skip("go test -run TestSoak -soak 30m -timeout 0")
-	}
-	smp := newSampler()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	smp.record(ctx)
-	go smp.run(ctx) // ends with ctx
-	srv := &server{sampler: smp, idle: 5 * time.Second, maxConns: 1200}
-	addr, _ := serving(t, srv)
-	path := filepath.Join(shortDir(t), "sock")
-	unix, err := listenUnix(ctx, path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	local := &server{sampler: smp, idle: 5 * time.Second, maxConns: 1200, web: srv.web}
-	go local.serve(ctx, unix) // ends with ctx
-	var replies, bad atomic.Int64
-	visit := func(kind int) {
-		network, to := "tcp", addr
-		if kind%3 == 0 {
-			network, to = "unix", path
-		}
-		conn, err := (&net.Dialer{Timeout: 10 * time.Second}).Dial(network, to)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(20 * time.Second))
-		expect := func(lines *bufio.Reader, what string) bool {
-			line, err := lines.ReadString('\n')
-			if err != nil || strings.HasPrefix(line, "error: ") && !strings.Contains(line, "cgroup") && !strings.Contains(line, "pressure") {
-				t.Errorf("%s: %q, %v", what, line, err)
-				return false
-			}
-			replies.Add(1)
-			return true
-		}
-		lines := bufio.NewReader(conn)
-		switch kind % 10 {
-		case 0, 1, 2, 3: // words
-			for n := range 1 + kind%20 {
-				word := words[(kind+n)%int(readings)]
-				fmt.Fprintln(conn, word)
-				if !expect(lines, word) {
-					return
-				}
-				time.Sleep(time.Duration(kind%30) * time.Millisecond)
-			}
-			fmt.Fprint(conn, "bye")
-		case 4, 5: // HTTP requests, one after another
-			for n := range 1 + kind%5 {
-				fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n", words[(kind+n)%int(readings)])
-				resp, err := http.ReadResponse(lines, nil)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				io.Copy(io.Discard, resp.Body)
-				replies.Add(1)
-			}
-		case 6: // a stream, closed in the middle
-			fmt.Fprint(conn, "GET /cpu?interval=0.1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-			resp, err := http.ReadResponse(lines, nil)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			body := bufio.NewReader(resp.Body)
-			for range 1 + kind%9 {
-				if !expect(body, "stream") {
-					return
-				}
-			}
-		case 7: // rubbish
-			bad.Add(1)
-			conn.Write(bytes.Repeat([]byte("rubbish"), kind%50))
-		case 8: // half a request, then silence
-			bad.Add(1)
-			fmt.Fprint(conn, "GET /cores HTT")
-			io.Copy(io.Discard, conn) // until it is closed
-		case 9: // many requests, nothing read, then a reset
-			bad.Add(1)
-			conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-			conn.Write(bytes.Repeat([]byte("cores modes "), 500))
-			if tcp, ok := conn.(*net.TCPConn); ok {
-				tcp.SetLinger(0)
-			}
-		}
-	}
-	type state struct {
-		goroutines, descriptors int
-		heap                    uint64
-	}
-	var first state
-	for begin, round := time.Now(), 0; time.Since(begin) < *soak; round++ {
-		var visitors sync.WaitGroup
-		for i := range 1000 {
-			visitors.Go(func() { visit(7*i + round) })
-		}
-		visitors.Wait()
-		eventuallyTrue(t, "all connections closed", 20*time.Second, func() bool {
-			return srv.serving.Load() == 0 && srv.refusals.Load() == 0 && local.serving.Load() == 0
-		})
-		if round%20 != 5 {
-			continue
-		}
-		time.Sleep(100 * time.Millisecond) // goroutines of package net/http end a little later
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		descriptors, _ := os.ReadDir("/proc/self/fd")
-		now := state{runtime.NumGoroutine(), len(descriptors), m.HeapAlloc}
-		t.Logf("%v: %d replies, %d bad clients, %d goroutines, %d descriptors, %d KiB of heap", time.Since(begin).Round(time.Second), replies.Load(), bad.Load(), now.goroutines, now.descriptors, now.heap>>10)
-		if first.heap == 0 {
-			first = now
-		}
-		if now.goroutines > first.goroutines+5 || now.descriptors > first.descriptors+5 || now.heap > first.heap+2<<20 {
-			t.Errorf("grew from %+v to %+v", first, now)
-		}
-	}
-}
-
 // A server that ends finishes the reply that is pending.
 func TestEndOfServer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -671,130 +491,6 @@ func (l *brokenListener) Accept() (net.Conn, error) {
 func (l *brokenListener) Close() error { return nil }
 
 func (l *brokenListener) Addr() net.Addr { return &net.TCPAddr{} }
-
-// If several listeners start at the same time on one path, new or stale, one serves
-// and the others report that it is in use. Each removes only its own socket.
-func TestListenersAtOnce(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("requires the Unix sockets of Linux")
-	}
-	dir := shortDir(t)
-	path := filepath.Join(dir, "sock")
-	for round := range 30 {
-		if round%2 == 1 { // a stale socket
-			old, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			old.SetUnlinkOnClose(false)
-			old.Close()
-		}
-		listeners := make([]net.Listener, 8)
-		var starting sync.WaitGroup
-		for i := range listeners {
-			starting.Go(func() {
-				ln, err := listenUnix(t.Context(), path)
-				if err == nil {
-					listeners[i] = ln
-				} else if err.Error() != "address already in use" {
-					t.Error(err)
-				}
-			})
-		}
-		starting.Wait()
-		winners := slices.DeleteFunc(listeners, func(ln net.Listener) bool { return ln == nil })
-		if len(winners) != 1 {
-			t.Fatalf("%d of 8 serve", len(winners))
-		}
-		conn, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatalf("the winner does not answer: %v", err)
-		}
-		conn.Close()
-		if round%3 == 2 { // another file takes its place, in one of two ways
-			other := filepath.Join(dir, "other")
-			os.WriteFile(other, nil, 0o600)
-			os.Remove(path)
-			if round%2 == 1 {
-				os.Symlink(other, path)
-			} else {
-				os.Rename(other, path)
-			}
-			winners[0].Close()
-			if _, err := os.Lstat(path); err != nil {
-				t.Errorf("removed a file that was not its own: %v", err)
-			}
-			os.Remove(path)
-			os.Remove(other)
-		}
-		winners[0].Close()
-		if left, _ := os.ReadDir(dir); len(left) > 0 {
-			t.Fatalf("left behind: %v", left)
-		}
-	}
-}
-
-// A socket is never open to others, not even while it is created. A directory that
-// somebody else has locked delays a listener for a second.
-func TestPrivateSocket(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("elsewhere the umask of the process counts")
-	}
-	dir := shortDir(t)
-	path := filepath.Join(dir, "s")
-	var watching sync.WaitGroup
-	stop := make(chan struct{})
-	watching.Go(func() {
-		for {
-			if now, err := os.Lstat(path); err == nil && now.Mode() != os.ModeSocket|0o600 {
-				t.Errorf("the socket has mode %v", now.Mode())
-			}
-			select {
-			case <-stop:
-				return
-			default:
-			}
-		}
-	})
-	for range 200 {
-		ln, err := listenUnix(t.Context(), path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ln.Close()
-	}
-	close(stop)
-	watching.Wait()
-	other, err := os.Open(dir)
-	if err != nil || isLocked(other) {
-		t.Fatal("cannot lock a directory", err)
-	}
-	defer other.Close()
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		ln, err := listenUnix(t.Context(), path)
-		if err != nil || time.Since(begin).Round(100*time.Millisecond) != lockTime {
-			t.Errorf("%v after %v", err, time.Since(begin))
-		}
-		ln.Close()
-		if took := time.Since(begin); took > 2*lockTime {
-			t.Errorf("ended after %v", took)
-		}
-	})
-}
-
-// Headers need more memory than their size, so too many small ones are refused.
-func TestManyHeaders(t *testing.T) {
-	addr, _ := serving(t, &server{})
-	got := fetch(t, addr, "GET /cpu HTTP/1.1\r\nHost: localhost\r\n"+strings.Repeat("a:\r\n", 3000)+"\r\n")
-	if !strings.HasPrefix(got, "HTTP/1.1 431 ") {
-		t.Errorf("%q", got)
-	}
-	many := strings.Repeat("GET /cpu HTTP/1.1\r\nHost: localhost\r\nA: b\r\n\r\n", 200) + "GET /load HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-	if got := fetch(t, addr, many); strings.Count(got, "HTTP/1.1 200 OK") != 201 {
-		t.Errorf("%d of 201 requests on one connection are answered", strings.Count(got, "HTTP/1.1 200 OK"))
-	}
-}
 
 // A client that sends many requests and stops reading costs the listener at most
 // 64 KiB. Words, which are cheap to send, leave little garbage, because one CPU collects

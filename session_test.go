@@ -273,55 +273,6 @@ func TestOneWrite(t *testing.T) {
 	}
 }
 
-// The memory of a session is bounded, however much is requested at once.
-func TestReplyIsBounded(t *testing.T) {
-	smp := newSampler()
-	smp.minFirst = 0
-	smp.read = func(source) *sample {
-		s := &sample{at: time.Now()}
-		for i := range 1000 {
-			s.rows = append(s.rows, row{cpu: i})
-		}
-		return s
-	}
-	conn := &tape{chunks: [][]byte{bytes.Repeat([]byte("cores"), 100)}}
-	s := &session{sampler: smp}
-	s.serve(context.Background(), conn)
-	for _, text := range conn.writes {
-		if len(text) > maxReply+4000 {
-			t.Errorf("a write of %d bytes", len(text))
-		}
-	}
-	if cap(s.unsent) > 1<<10 {
-		t.Errorf("%d bytes kept after the answer", cap(s.unsent))
-	}
-}
-
-// Repeating a reply within 100 ms does not allocate.
-func TestHotPathAllocates(t *testing.T) {
-	smp := still()
-	s := &session{sampler: smp}
-	conn := &counter{}
-	ask := func() {
-		s.process(context.Background(), conn, []byte("cpu\n"))
-		s.flush(context.Background(), conn)
-	}
-	ask()
-	if n := testing.AllocsPerRun(1000, ask); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-	if conn.bytes == 0 {
-		t.Error("nothing was answered")
-	}
-}
-
-type counter struct {
-	tape
-	bytes int
-}
-
-func (c *counter) Write(p []byte) (int, error) { c.bytes += len(p); return len(p), nil }
-
 // dialed returns both ends of a TCP connection.
 func dialed(t testing.TB) (client, server *net.TCPConn) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
