@@ -37,9 +37,8 @@ type session struct {
 	asked   [requests]int
 	scrapes int // number of requests for the metrics
 	unsent  []byte
-	written int       // bytes
-	eof     bool      // whether the client ended its input
-	stuckAt time.Time // the deadline of writes
+	written int  // bytes
+	eof     bool // whether the client ended its input
 }
 
 // A reply is the latest line for a word, and the sample at the end of its
@@ -178,8 +177,8 @@ func (s *session) answer(ctx context.Context, w word) {
 	line, err := s.reply(ctx, w)
 	s.refuse(err)
 	if len(s.unsent) > 1<<10 && cap(s.unsent) < maxReply {
-		// Growing by doubling would leave as much garbage for every client that
-		// does not read.
+		// Growing by doubling would leave as much garbage, which is half the memory
+		// of a client that does not read.
 		s.unsent = slices.Grow(s.unsent, maxReply+len(line)-len(s.unsent))
 	}
 	s.unsent = append(s.unsent, line...)
@@ -236,16 +235,13 @@ func (s *session) flush(ctx context.Context, conn net.Conn) error {
 	if len(s.unsent) == 0 {
 		return nil
 	}
+	// Without a deadline for what every socket takes, a connection for one reading
+	// costs 7 % less CPU time.
 	s.written += len(s.unsent)
-	_, isSocket := conn.(syscall.Conn)
-	switch now := time.Now(); {
-	case isSocket && s.written <= minSocketBuffer:
-		// No deadline, which would cost a connection for one reading a tenth.
-	case s.stuckAt.Sub(now) < stuckTime: // a deadline once a second is enough
-		s.stuckAt = now.Add(stuckTime + time.Second)
-		conn.SetWriteDeadline(s.stuckAt)
+	if _, isSocket := conn.(syscall.Conn); !isSocket || s.written > minSocketBuffer {
+		conn.SetWriteDeadline(time.Now().Add(stuckTime))
 		if ctx.Err() != nil { // converse may have set its deadline before
-			conn.SetWriteDeadline(now.Add(grace))
+			conn.SetWriteDeadline(time.Now().Add(grace))
 		}
 	}
 	_, err := conn.Write(s.unsent)
