@@ -172,7 +172,7 @@ func (c *webConn) readHeader(p []byte) (n int) {
 		c.empty = true
 		if c.lines++; c.lines > maxLines {
 			io.WriteString(c.Conn, "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
-			hangUp(c.Conn)
+			lingerClose(c.Conn)
 			return 0
 		}
 	}

@@ -134,7 +134,7 @@ func webInMemory(t *testing.T, smp *sampler) (open func() net.Conn, end func()) 
 		client, server := net.Pipe()
 		srv.running.Add(1)
 		srv.serving.Add(1)
-		go srv.attend(ctx, server)
+		go srv.serveConn(ctx, server)
 		t.Cleanup(func() { client.Close() })
 		return client
 	}

@@ -43,13 +43,13 @@ type server struct {
 
 	maxConns    int32
 	maxRefusals int32
-	running     sync.WaitGroup // goroutines of connections
+	running     sync.WaitGroup // goroutines of connections and refusals
 	serving     atomic.Int32   // open connections
-	refusals    atomic.Int32   // clients that are being told why they are refused
+	refusals    atomic.Int32   // error lines being written to clients beyond maxConns
 }
 
-// setLimits bounds the number of connections, so that descriptors are left for
-// telling other clients why they are refused, and for other files.
+// setLimits limits the number of connections, so that descriptors are left for
+// refusals and other files.
 func (srv *server) setLimits(maxConns, descriptors int) {
 	descriptors -= 16 // standard streams, the listener, what the runtime and the sampler open
 	srv.maxRefusals = int32(min(100, descriptors/4))
@@ -75,7 +75,7 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 		default:
 			srv.serving.Add(1)
 			srv.running.Add(1)
-			go srv.attend(ctx, conn)
+			go srv.serveConn(ctx, conn)
 			if srv.once {
 				return nil
 			}
@@ -106,8 +106,8 @@ func (srv *server) accept(ctx context.Context, ln net.Listener) (net.Conn, error
 	}
 }
 
-// attend serves one connection, in its own goroutine.
-func (srv *server) attend(ctx context.Context, conn net.Conn) error {
+// serveConn serves one connection, in its own goroutine.
+func (srv *server) serveConn(ctx context.Context, conn net.Conn) error {
 	s := &session{sampler: srv.sampler, idle: srv.idle, scan: scanner{http: srv.web != nil}}
 	srv.log(conn, "connected")
 	if srv.verbose > 1 {
@@ -115,15 +115,15 @@ func (srv *server) attend(ctx context.Context, conn net.Conn) error {
 	}
 	err := s.serve(ctx, conn)
 	if err == errHTTP {
-		srv.web.handOver(conn, s, func() { srv.leave(conn, s, nil) })
+		srv.web.handOver(conn, s, func() { srv.closed(conn, s, nil) })
 		return nil
 	}
-	srv.leave(conn, s, err)
+	srv.closed(conn, s, err)
 	return err
 }
 
-// leave logs the end of a connection and removes it from the count.
-func (srv *server) leave(conn net.Conn, s *session, err error) {
+// closed logs the end of a connection and removes it from the count.
+func (srv *server) closed(conn net.Conn, s *session, err error) {
 	switch {
 	case srv.verbose == 0: // nothing is logged, so s.requests is not needed
 	case err == nil:
@@ -135,8 +135,8 @@ func (srv *server) leave(conn net.Conn, s *session, err error) {
 	srv.running.Done()
 }
 
-// refuse tells a client that the connection limit is reached, in a goroutine of
-// its own, unless it is telling too many clients already.
+// refuse writes an error line for a client beyond the limit, in a goroutine of
+// its own, unless there are too many such clients.
 func (srv *server) refuse(conn net.Conn) {
 	srv.log(conn, "rejected: connection limit %d reached", srv.maxConns)
 	if srv.refusals.Add(1) > srv.maxRefusals {
@@ -153,7 +153,7 @@ func (srv *server) refuse(conn net.Conn) {
 		}
 		conn.SetWriteDeadline(time.Now().Add(grace))
 		io.WriteString(conn, text)
-		hangUp(conn)
+		lingerClose(conn)
 	})
 }
 
@@ -183,7 +183,7 @@ func (srv *server) serveStdio(ctx context.Context, conn *duplex) error {
 	srv.running.Add(1)
 	err := waitFor(ctx, func() error {
 		defer srv.running.Wait() // the connection may have been handed over to HTTP
-		return srv.attend(ctx, conn)
+		return srv.serveConn(ctx, conn)
 	})
 	switch {
 	case errors.Is(err, errIdle): // not a failure, just as over a network

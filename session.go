@@ -52,22 +52,22 @@ type reply struct {
 // is HTTP.
 func (s *session) serve(ctx context.Context, conn net.Conn) error {
 	defer s.sampler.peaks.leave(s)
-	err := s.converse(ctx, conn)
+	err := s.serveWords(ctx, conn)
 	switch {
 	case err == errHTTP:
 	case s.eof: // then no input is unread
 		conn.Close()
 	default:
-		hangUp(conn)
+		lingerClose(conn)
 	}
 	return err
 }
 
-// converse replies to the words that arrive on conn until the client says bye,
+// serveWords replies to the words that arrive on conn until the client says bye,
 // ends its input or disconnects, or ctx is done. It replies to the words of one
 // read with one write. The error is why conn had to be closed; errHTTP means
 // that the client speaks HTTP, and s.begun then holds what was read.
-func (s *session) converse(ctx context.Context, conn net.Conn) error {
+func (s *session) serveWords(ctx context.Context, conn net.Conn) error {
 	// Reading stops at once. A reply in progress may finish within grace.
 	defer context.AfterFunc(ctx, func() {
 		conn.SetReadDeadline(time.Now())
@@ -91,7 +91,7 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 			s.unsent = nil // a rare case; do not keep the memory until the next one
 		}
 		if !open || readErr != nil {
-			return s.ending(ctx, readErr)
+			return s.endError(ctx, readErr)
 		}
 	}
 }
@@ -101,16 +101,16 @@ func (s *session) converse(ctx context.Context, conn net.Conn) error {
 func (s *session) receive(ctx context.Context, conn net.Conn, in []byte) (int, error) {
 	if s.idle > 0 {
 		conn.SetReadDeadline(time.Now().Add(s.idle))
-		if ctx.Err() != nil { // converse may have set its deadline before
+		if ctx.Err() != nil { // serveWords may have set its deadline before
 			return 0, ctx.Err()
 		}
 	}
 	return conn.Read(in)
 }
 
-// ending returns why a conversation failed, if it did. err is the error of the
-// last read.
-func (s *session) ending(ctx context.Context, err error) error {
+// endError returns why a session failed, if it did. err is the error of the last
+// read.
+func (s *session) endError(ctx context.Context, err error) error {
 	switch {
 	case err == io.EOF, isReset(err), ctx.Err() != nil: // health checks reset connections instead of closing them
 		return nil
@@ -240,7 +240,7 @@ func (s *session) flush(ctx context.Context, conn net.Conn) error {
 	s.written += len(s.unsent)
 	if _, isSocket := conn.(syscall.Conn); !isSocket || s.written > minSocketBuffer {
 		conn.SetWriteDeadline(time.Now().Add(stuckTime))
-		if ctx.Err() != nil { // converse may have set its deadline before
+		if ctx.Err() != nil { // serveWords may have set its deadline before
 			conn.SetWriteDeadline(time.Now().Add(grace))
 		}
 	}
@@ -270,9 +270,9 @@ func (s *session) requests() string {
 	return "requests: " + strings.Join(counts, " ")
 }
 
-// hangUp closes conn so that the last reply arrives. Closing a TCP connection
-// with unread input resets it, and the reset can overtake the reply.
-func hangUp(conn net.Conn) {
+// lingerClose closes conn so that the last reply arrives. Closing a TCP
+// connection with unread input resets it, and the reset can overtake the reply.
+func lingerClose(conn net.Conn) {
 	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		conn.SetReadDeadline(time.Now().Add(grace))
 		io.CopyN(io.Discard, conn, 64<<10)
