@@ -116,10 +116,9 @@ type webConn struct {
 	net.Conn
 	*session
 	gone  func()
-	in    [512]byte // s.begun is a part of it, after the first bytes
-	lines int       // lines of the current header so far
-	empty bool      // its current line is empty so far
-	body  bool      // the rest of the input is the body of the last request
+	lines int  // lines of the current header so far
+	empty bool // its current line is empty so far
+	body  bool // the rest of the input is the body of the last request
 }
 
 // Read returns bytes of only one header at a time, because what follows it may

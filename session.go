@@ -31,6 +31,7 @@ type session struct {
 	idle    time.Duration        // limit for an idle client; 0: none
 	trace   func(request string) // called with every request; nil if they are not logged
 
+	in      [512]byte // input of one read
 	scan    scanner
 	begun   []byte // the beginning of a connection that is HTTP
 	last    [requests]reply
@@ -73,10 +74,9 @@ func (s *session) serveWords(ctx context.Context, conn net.Conn) error {
 		conn.SetReadDeadline(time.Now())
 		conn.SetWriteDeadline(time.Now().Add(grace))
 	})()
-	var in [512]byte
 	for {
-		n, readErr := s.receive(ctx, conn, in[:])
-		open, err := s.process(ctx, conn, in[:n])
+		n, readErr := s.receive(ctx, conn)
+		open, err := s.process(ctx, conn, s.in[:n])
 		if err == errHTTP {
 			return err
 		}
@@ -98,14 +98,14 @@ func (s *session) serveWords(ctx context.Context, conn net.Conn) error {
 
 // receive reads what the client sends. It fails if the client is idle for too
 // long.
-func (s *session) receive(ctx context.Context, conn net.Conn, in []byte) (int, error) {
+func (s *session) receive(ctx context.Context, conn net.Conn) (int, error) {
 	if s.idle > 0 {
 		conn.SetReadDeadline(time.Now().Add(s.idle))
 		if ctx.Err() != nil { // serveWords may have set its deadline before
 			return 0, ctx.Err()
 		}
 	}
-	return conn.Read(in)
+	return conn.Read(s.in[:])
 }
 
 // endError returns why a session failed, if it did. err is the error of the last
