@@ -53,10 +53,9 @@ type relay struct {
 
 // A stream is one endless reply.
 type stream struct {
-	words   string
-	refused bool
-	open    bool
-	text    []byte
+	words string
+	open  bool
+	text  []byte
 }
 
 // streamKey is the context key for a request's stream.
@@ -74,7 +73,6 @@ func newRelay(t *testing.T, base string) *relay {
 		FlushInterval: -1,
 		ModifyResponse: func(response *http.Response) error {
 			if s, ok := response.Request.Context().Value(streamKey{}).(*stream); ok {
-				s.refused = response.StatusCode != http.StatusOK
 				response.Body = &recorder{response.Body, r, s}
 			}
 			return nil
@@ -161,14 +159,7 @@ func (r *relay) counts() (all, open int) {
 	return len(r.streams), open
 }
 
-// refused reports whether the n-th stream got a status other than 200.
-func (r *relay) refused(n int) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return n < len(r.streams) && r.streams[n].refused
-}
-
-// sent returns the whole lines of the n-th stream that are readings or errors.
+// sent returns the whole lines of the n-th stream that are readings.
 func (r *relay) sent(n int) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -176,7 +167,7 @@ func (r *relay) sent(n int) []string {
 		return nil
 	}
 	lines := strings.Split(string(r.streams[n].text), "\n")
-	return slices.DeleteFunc(lines[:len(lines)-1], func(line string) bool { return strings.HasPrefix(line, "#") })
+	return slices.DeleteFunc(lines[:len(lines)-1], func(line string) bool { return strings.HasPrefix(line, "#") || strings.HasPrefix(line, "error: ") })
 }
 
 // asked returns the readings of each stream.
