@@ -318,9 +318,8 @@ func TestPage(t *testing.T) {
 		}
 		p.stop(r)
 		p.do(chromedp.Focus(chromedp.CSS("canvas")), chromedp.KeyEvent(kb.End))
-		want := " cpu " + p.newest()
 		until(t, "the newest value, read with a key", func() bool {
-			return strings.HasSuffix(evaluate[string](p, "document.querySelector('canvas').ariaValueText"), want)
+			return strings.HasSuffix(evaluate[string](p, "document.querySelector('canvas').ariaValueText"), " cpu "+p.newest())
 		})
 		p.do(chromedp.KeyEvent(kb.Escape))
 		until(t, "no readout", func() bool { return evaluate[bool](p, "document.querySelector('.readout').hidden") })

@@ -6,7 +6,7 @@ const MARGIN = { left: 40, top: 12, right: 28, bottom: 26 };
 
 // formOf returns how columns are drawn: stacked on each other, each as a row of a heat map, or as lines.
 export function formOf({ stacked, most = 64 }, columns) {
-	return stacked ? 'stack' : columns > most ? 'heat' : 'lines';
+	return columns <= stacked ? 'stack' : columns > most ? 'heat' : 'lines';
 }
 
 // layout returns a frame: the area of the curves, its axes, and the values of the samples at each step. size has
@@ -138,7 +138,7 @@ function heatAxis({ samples, top, height, pixel }) {
 	const y = c => top + (Math.floor(c / neighbors) + 0.5) * row;
 	const step = Math.ceil(roundOver(16 * columns / used) / neighbors) * neighbors;
 	const valueTicks = [];
-	for (let c = 0; c < columns; c += step) valueTicks.push({ y: y(c), label: samples.names[c].replace(/^cpu/, '') });
+	for (let c = 0; c < columns; c += step) valueTicks.push({ y: y(c), label: samples.names[c].replace(/.*cpu/, '') });
 	return { y, rows, neighbors, valueTicks, height: used, bottom: top + used };
 }
 

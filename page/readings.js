@@ -4,7 +4,7 @@
 export const READINGS = {
 	cpu: { about: 'whole machine', title: 'CPU utilization (%)' },
 	cores: { about: 'each CPU', title: 'Utilization of each CPU (%)', first: 'cpu0', many: true, most: 8 },
-	modes: { about: 'time in each mode', title: 'CPU time by mode (%)', first: 'user', many: true, stacked: true },
+	modes: { about: 'time in each mode', title: 'CPU time by mode (%)', first: 'user', many: true, stacked: 8 },
 	load: { about: 'load average', title: 'Load average', first: 'load1', many: true, open: true },
 	mean: { about: 'mean of 1, 5, 15 minutes', title: 'Mean CPU utilization (%)', first: 'mean1', many: true },
 	busy: { about: 'time not idle', title: 'CPU time not idle (%)' },
