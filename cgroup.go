@@ -279,7 +279,7 @@ func (h hierarchies) group(controller string) (controlGroup, error) {
 	}
 	for _, m := range h.mounts {
 		if exists && m.has(controller) {
-			g, ok := m.group(path)
+			g, ok := m.at(path, m.dir(path))
 			if h.named != "" {
 				g, ok = m.named(h.named, controller)
 			}
@@ -307,13 +307,16 @@ func (m cgroupMount) has(controller string) bool {
 	return slices.Contains(m.controllers, controller)
 }
 
-// group returns the group with this path in a mount, if it is visible there.
-func (m cgroupMount) group(path string) (g controlGroup, ok bool) {
-	dir, ok := m.dir(path)
-	if !ok {
-		return g, false
+// dir returns the directory of the group with this path in a mount, or "" if the
+// path is outside of it. The path and the root of the mount are relative to the
+// cgroup namespace, and start with /.. if they are outside of that, as
+// cgroup_namespaces(7) describes.
+func (m cgroupMount) dir(path string) string {
+	below := "." + strings.TrimPrefix(path, strings.TrimSuffix(m.root, "/"))
+	if !isWithin(path, m.root) || !filepath.IsLocal(below) {
+		return ""
 	}
-	return m.at(path, dir)
+	return filepath.Join(m.point, below)
 }
 
 // named returns the group with this clean path below the mount point. Its CPU
@@ -337,18 +340,6 @@ func (m cgroupMount) at(path, dir string) (g controlGroup, ok bool) {
 		return g, false
 	}
 	return controlGroup{path: path, top: m.point, dir: dir, id: id, v2: m.controllers == nil}, true
-}
-
-// dir returns the directory of the group with this path in a mount, if the path
-// is inside of it. The path and the root of the mount are relative to the cgroup
-// namespace, and start with /.. if they are outside of it, as
-// cgroup_namespaces(7) describes.
-func (m cgroupMount) dir(path string) (dir string, ok bool) {
-	if !isWithin(path, m.root) {
-		return "", false
-	}
-	below := "." + strings.TrimPrefix(path, strings.TrimSuffix(m.root, "/"))
-	return filepath.Join(m.point, below), filepath.IsLocal(below)
 }
 
 // isWithin reports whether path is dir or inside it.

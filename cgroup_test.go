@@ -194,7 +194,7 @@ func FuzzMounts(f *testing.F) {
 		if !ok {
 			return
 		}
-		if dir, ok := m.dir(path); ok {
+		if dir := m.dir(path); dir != "" {
 			groups := 0
 			for g := range (controlGroup{top: m.point, dir: dir}).withParents {
 				if groups++; groups > len(dir)+1 || !isWithin(g.dir, m.point) {

@@ -227,21 +227,13 @@ func withCPU(set uint64, cpu int) uint64 { return set*(maxCPUs+1) + uint64(cpu+1
 
 // cpuNumber returns 7 for cpu7, and -1 for anything that is not the name of a
 // CPU.
-func cpuNumber(name []byte) (n int) {
+func cpuNumber(name []byte) int {
 	digits, found := bytes.CutPrefix(name, []byte("cpu"))
-	if !found || len(digits) == 0 || len(digits) > 4 {
+	n, err := strconv.ParseUint(string(digits), 10, 16)
+	if !found || err != nil || n >= maxCPUs {
 		return -1
 	}
-	for _, d := range digits {
-		if d < '0' || d > '9' {
-			return -1
-		}
-		n = 10*n + int(d-'0')
-	}
-	if n >= maxCPUs {
-		return -1
-	}
-	return n
+	return int(n)
 }
 
 // parseRows parses the rows of the CPUs and ignores invalid ones.

@@ -53,7 +53,7 @@ func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *rat
 		{"btime", "node_boot_time_seconds", "Node boot time, in unixtime."},
 		{"procs_running", "node_procs_running", "Number of processes in runnable state."},
 	} {
-		if n, ok := statField(stat, m.field); ok {
+		if n, err := strconv.ParseUint(value(stat, m.field), 10, 64); err == nil {
 			family(m.name, "gauge", m.help)
 			fmt.Fprintf(text, "%s %d\n", m.name, n)
 		}
@@ -85,12 +85,4 @@ func unameLabels() (labels string, ok bool) {
 	}
 	list = append(list, fmt.Sprintf("machine=%q", machine()))
 	return strings.Join(list, ","), true
-}
-
-// statField returns the number in a line of /proc/stat that has only one.
-func statField(stat, name string) (n uint64, ok bool) {
-	_, rest, ok := strings.Cut(stat, "\n"+name+" ")
-	number, _, _ := strings.Cut(rest, "\n")
-	n, err := strconv.ParseUint(number, 10, 64)
-	return n, ok && err == nil
 }

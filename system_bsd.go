@@ -3,8 +3,6 @@
 package main
 
 import (
-	"io"
-	"os"
 	"syscall"
 	"time"
 
@@ -20,8 +18,6 @@ func makePrivate(uintptr) (undo func()) {
 	old := syscall.Umask(0o177)
 	return func() { syscall.Umask(old) }
 }
-
-func openKernelFile(path string) (io.ReadCloser, error) { return os.Open(path) }
 
 func suspendedTime() time.Duration { return 0 } // unknown
 

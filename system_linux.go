@@ -1,8 +1,6 @@
 package main
 
 import (
-	"io"
-	"os"
 	"syscall"
 	"time"
 
@@ -17,37 +15,6 @@ func flushOutput(fd int) { unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCOFLUSH) }
 func makePrivate(fd uintptr) (undo func()) {
 	syscall.Fchmod(int(fd), 0o600)
 	return func() {}
-}
-
-// openKernelFile opens a file in /proc or /sys. A file of package os would be
-// waited for by epoll, which takes longer than to read it.
-func openKernelFile(path string) (io.ReadCloser, error) {
-	fd, err := restarting(func() (int, error) { return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0) })
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return kernelFile(fd), nil
-}
-
-type kernelFile int
-
-func (f kernelFile) Read(b []byte) (int, error) {
-	n, err := restarting(func() (int, error) { return syscall.Read(int(f), b) })
-	if n == 0 && err == nil {
-		err = io.EOF
-	}
-	return max(n, 0), err
-}
-
-func (f kernelFile) Close() error { return syscall.Close(int(f)) }
-
-// restarting calls a system call again if a signal has interrupted it.
-func restarting(call func() (int, error)) (n int, err error) {
-	for {
-		if n, err = call(); err != syscall.EINTR {
-			return n, err
-		}
-	}
 }
 
 // suspendedTime returns how long the machine has been suspended since boot, or

@@ -35,7 +35,7 @@ func isReset(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "forcibly closed") // by Windows
 }
 
-func openKernelFile(path string) (io.ReadCloser, error) { return os.Open(path) }
+func openKernelFile(path string) (*os.File, error) { return os.Open(path) }
 
 func suspendedTime() time.Duration { return 0 } // unknown
 

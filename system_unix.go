@@ -92,3 +92,17 @@ func maxDescriptors() int {
 const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1 // bytes
 
 func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
+
+// openKernelFile opens a file in /proc or /sys. One of os.Open would be waited
+// for by epoll, which takes longer than to read it.
+func openKernelFile(path string) (*os.File, error) {
+	for {
+		fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), path), nil
+		case err != syscall.EINTR:
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+}
