@@ -32,13 +32,13 @@ Dialing:
                           cpu,cores,modes,load,mean,busy,peak,pressure,cgroup
                           -: read requests from stdin
   -t, --time              prefix each line with the UTC time
-  -H, --header            print a # header line
+  -H, --header            print a header line that starts with #
   -g, --graph             draw a live chart on the terminal
       --window SECONDS    time axis of the chart (default 60)
       --below N           exit once all readings are below N; with --above,
                           once they are between the two
       --above N           exit once a reading is above N
-      --for SECONDS       with --below or --above: only after this long
+      --for SECONDS       time for which --below or --above must hold
   -e, --exec COMMAND      talk to COMMAND over its stdin/stdout (repeatable)
       --label NAME        name the next host, socket or command (repeatable)
       --ask               on Ctrl-C, ask whether to continue
