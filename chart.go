@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -39,10 +40,11 @@ const (
 	mostNumber          = 1e15             // beyond which rounding would overflow
 )
 
-// snapshot returns a copy that later changes do not affect.
+// snapshot returns a copy that later changes do not affect. It shares the
+// numbers, which are only appended to.
 func (c *chart) snapshot() chart {
 	copied := *c
-	copied.history = c.history.snapshot()
+	copied.columns = slices.Clone(c.columns)
 	return copied
 }
 
@@ -184,9 +186,6 @@ func (c *chart) panels() (panels []*panel) {
 			panels = append(panels, c.newPanel(group{reading: w}))
 		}
 	}
-	if len(panels) == 0 { // what comes may be anything
-		panels = append(panels, c.newPanel(group{reading: noWord}))
-	}
 	if first := panels[0]; first.host == "" {
 		first.title += "  " + c.subject
 	}
@@ -195,7 +194,10 @@ func (c *chart) panels() (panels []*panel) {
 
 // newPanel returns the panel of a group, without its numbers.
 func (c *chart) newPanel(g group) *panel {
-	p := &panel{group: g, look: c.look, title: titleOf(g.reading)}
+	p := &panel{group: g, look: c.look, title: "Readings"} // of a log, may be anything
+	if g.reading != noWord {
+		p.title = table[g.reading].title
+	}
 	if g.host != "" {
 		p.title += "  " + g.host
 	}
@@ -213,7 +215,7 @@ func (c *chart) newPanel(g group) *panel {
 
 // countCPUs returns the number of CPUs of each host, or 0 if that is unknown or
 // differs.
-func (c *chart) countCPUs() (cpus int) {
+func (c *chart) countCPUs() int {
 	if c.cpus > 0 {
 		return c.cpus
 	}
@@ -225,15 +227,11 @@ func (c *chart) countCPUs() (cpus int) {
 			counts[host]++
 		}
 	}
-	for _, n := range counts {
-		cpus = max(cpus, n)
+	all := slices.Sorted(maps.Values(counts))
+	if len(all) == 0 || all[0] != all[len(all)-1] {
+		return 0
 	}
-	for _, n := range counts {
-		if n != cpus {
-			return 0
-		}
-	}
-	return cpus
+	return all[0]
 }
 
 // ticks returns round times that are far enough apart for their labels, and the

@@ -487,3 +487,12 @@ func TestFirstReadingOfChart(t *testing.T) {
 		}
 	}
 }
+
+func (f *frame) String() string {
+	var text strings.Builder
+	for y := range f.h {
+		text.WriteString(strings.TrimRight(string(f.runes[y*f.w:(y+1)*f.w]), " "))
+		text.WriteByte('\n')
+	}
+	return text.String()
+}

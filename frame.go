@@ -87,15 +87,6 @@ func (f *frame) toASCII() {
 	}
 }
 
-func (f *frame) String() string {
-	var text strings.Builder
-	for y := range f.h {
-		text.WriteString(strings.TrimRight(string(f.runes[y*f.w:(y+1)*f.w]), " "))
-		text.WriteByte('\n')
-	}
-	return text.String()
-}
-
 // cells returns the number of cells that text takes.
 func cells(text string) int { return utf8.RuneCountInString(text) }
 

@@ -73,18 +73,14 @@ func level(percent float64) int {
 // draw draws the heat map. Each cell shows the hottest number of its CPUs and of
 // its time.
 func (h heatMap) draw(f *frame, s stretch, columns []int, x, y int) {
-	lines := make([][]int, h.rows()*h.perRow) // levels of heat
-	for i, strip := range h.strips {
-		levels := hottest(s, columns[strip[0]:strip[1]])
-		for line := i * h.lines; line < (i+1)*h.lines; line++ {
-			lines[line] = levels
-		}
+	var levels [][]int // of heat in each strip
+	for _, strip := range h.strips {
+		levels = append(levels, hottest(s, columns[strip[0]:strip[1]]))
 	}
-	if last := len(lines) - 1; lines[last] == nil { // the lower half of the last row
-		lines[last] = slices.Repeat([]int{unknown}, len(lines[0]))
-	}
+	levels = append(levels, hottest(s, nil)) // the lower half of the last row may be in no strip
 	for row := range h.rows() {
-		upper, lower := lines[row*h.perRow], lines[(row+1)*h.perRow-1]
+		first, last := row*h.perRow, (row+1)*h.perRow-1 // lines
+		upper, lower := levels[first/h.lines], levels[last/h.lines]
 		for col := range upper {
 			r, st := h.heatCell(upper[col], lower[col])
 			f.put(x+col, y+row, st, string(r))

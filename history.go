@@ -47,14 +47,6 @@ func (c *column) extent(from, to int) extent {
 	return e.with(extentOf(c.numbers[end*blockSize : to]))
 }
 
-// snapshot returns a copy that later changes do not affect. It shares the
-// numbers, which are only appended to.
-func (h *history) snapshot() history {
-	copied := *h
-	copied.columns = slices.Clone(h.columns)
-	return copied
-}
-
 // add adds a number to each column. The columns are those of names, in which
 // earlier numbers keep their names.
 func (h *history) add(at time.Time, names []string, numbers []float64) {
@@ -198,19 +190,9 @@ func (e extent) with(other extent) extent {
 
 // extentOf returns the extent of numbers.
 func extentOf(numbers []float64) extent {
-	e := extent{min: math.Inf(1), max: math.Inf(-1)}
+	var e extent
 	for _, x := range numbers {
-		if x != x {
-			continue
-		}
-		e.n++
-		e.sum += x
-		if x < e.min {
-			e.min = x
-		}
-		if x > e.max {
-			e.max = x
-		}
+		e.add(x)
 	}
 	return e
 }

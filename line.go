@@ -43,10 +43,12 @@ func (l *line) add(prefix string, ws []word, replies [][]string, cores int) {
 
 // value returns column i as a number, or NaN for a gap.
 func (l line) value(i int) float64 {
-	x, err := strconv.ParseFloat(l.columns[i], 64)
-	if err != nil {
-		return math.NaN()
-	}
+	return number(l.columns[i])
+}
+
+// number returns a number that has been checked, or NaN for nan.
+func number(text string) float64 {
+	x, _ := strconv.ParseFloat(text, 64)
 	return x
 }
 
@@ -172,14 +174,18 @@ type extent struct {
 }
 
 func (e *extent) add(x float64) {
-	if math.IsNaN(x) {
+	switch {
+	case math.IsNaN(x):
 		return
-	}
-	if e.n == 0 {
+	case e.n == 0:
 		e.min, e.max = x, x
+	case x < e.min:
+		e.min = x
+	case x > e.max:
+		e.max = x
 	}
 	e.n++
-	e.min, e.max, e.sum = min(e.min, x), max(e.max, x), e.sum+x
+	e.sum += x
 }
 
 func (e extent) text(decimals int) string {

@@ -387,7 +387,7 @@ func newChart(opt *options) chart {
 	}
 	switch {
 	case opt.replay:
-		c.asked, c.intervalText = nil, ""
+		c.asked, c.intervalText = []word{noWord}, ""
 	case opt.requests:
 		c.asked, c.intervalText = []word{cpuWord}, "on request"
 	}

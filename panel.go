@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -30,14 +29,6 @@ const (
 	minPlot      = 3 // rows of curves in a panel
 	fewestOfHeat = 9 // CPUs that are shown as a heat map
 )
-
-// titleOf returns the title of a panel. The columns of a log may be anything.
-func titleOf(w word) string {
-	if w == noWord {
-		return "Readings"
-	}
-	return table[w].title
-}
 
 // hasLimit reports whether the numbers are percentages.
 func (p *panel) hasLimit() bool { return p.reading != noWord && table[p.reading].limit > 0 }
@@ -343,7 +334,7 @@ func (p *panel) heatEntries(w int) []entry {
 	hottest := 0
 	for i, e := range p.extents {
 		all = all.with(e)
-		if now := p.number(i); now > p.number(hottest) || math.IsNaN(p.number(hottest)) {
+		if now, most := number(p.newest[i]), number(p.newest[hottest]); now > most || math.IsNaN(most) {
 			hottest = i
 		}
 	}
@@ -355,15 +346,6 @@ func (p *panel) heatEntries(w int) []entry {
 	legend = append(legend, entry{text: all.text(1)})
 	fits, _ := layOut(legend, w, 1)
 	return fits[0]
-}
-
-// number returns the newest number of column i.
-func (p *panel) number(i int) float64 {
-	x, err := strconv.ParseFloat(p.newest[i], 64)
-	if err != nil {
-		return math.NaN()
-	}
-	return x
 }
 
 // layOut distributes entries over rows and reports whether they fit.
