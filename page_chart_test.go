@@ -419,7 +419,7 @@ func testPrint(t *testing.T, p *tab, _ *relay) {
 	until(t, "the screen again", func() bool { return state() == before })
 }
 
-// The page works behind nginx, under a subpath, with TLS.
+// The page works behind nginx, under a subpath, with TLS and HTTP/2.
 func testNginx(t *testing.T, tabs context.Context, base string) {
 	nginx, err := exec.LookPath("nginx")
 	if err != nil {
@@ -442,7 +442,7 @@ func testNginx(t *testing.T, tabs context.Context, base string) {
 http {
 	access_log off; client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
 	server {
-		listen ` + addr + ` ssl; ssl_certificate cert.pem; ssl_certificate_key key.pem;
+		listen ` + addr + ` ssl http2; ssl_certificate cert.pem; ssl_certificate_key key.pem;
 		location /cpunc/ { proxy_pass ` + base + `; }
 	}
 }

@@ -1,4 +1,4 @@
-// The geometry of a chart: where everything is, in CSS pixels. Nothing here draws.
+// The geometry of a chart: where everything is, in CSS pixels.
 
 import { clock, date } from './text.js';
 

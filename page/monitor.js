@@ -5,11 +5,12 @@ import { shorten } from './text.js';
 const FIRST_PAUSE = 500, LONGEST_PAUSE = 30_000, LONGEST_SILENCE = 10_000; // ms
 const MAX_LINE = 1 << 16;
 
-// Browsers open six connections to a host, and a stream keeps one. The sixth is left for loading another page.
-const MAX_STREAMS = 5;
+// Browsers open six connections to a host, before HTTP/2. The sixth is left for loading another page.
+const [{ nextHopProtocol }] = performance.getEntriesByType('navigation');
+const MAX_STREAMS = /^h\d/.test(nextHopProtocol) ? Infinity : 5;
 const FULL = 'no connection is free (browsers open six to a host: close another page of it)';
 
-// A Lost connection is tried again. The message, if any, says why.
+// A Lost connection is tried again. The message may say why.
 class Lost extends Error {}
 
 export class Monitor {

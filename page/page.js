@@ -289,7 +289,7 @@ function frame() {
 	const began = performance.now();
 	pending = false;
 	drawPanels();
-	rest = performance.now() + 3 * (performance.now() - began); // drawing takes a quarter of the time at most
+	rest = performance.now() + 3 * (performance.now() - began); // drawing takes a quarter of the time
 	if (isIn('lost')) invalidateIn(1000); // the time goes on
 }
 
@@ -301,7 +301,7 @@ function drawPanels(size = isPrinted() ? PAPER : undefined) {
 	view.right = isIn('lost') || last === -Infinity ? now() : last;
 	view.oldest = Math.min(first, view.right);
 	for (const panel of panels) panel.draw(view.range, { palette, cursor, stale, marks: marksOf(panel) }, size);
-	// What changes too often to be read out: what is shown, and how old the newest reading is.
+	// What changes too often to be read out.
 	let text = log || isPrinted() ? spanText() : view.frozen ? `Frozen at ${spanText()}` : '';
 	const age = Math.round((now() - last) / 1000);
 	if (isIn('lost') && last > 0) text += ` Last reading ${formatDuration(age)} ago.`;
