@@ -27,12 +27,9 @@ func TestControlGroups(t *testing.T) {
 		t.Setenv("HOST_SYS", filepath.Join(dir, "sys"))
 		layFiles(t, dir, txtar.Parse([]byte("-- from/sys/devices/system/cpu/online --\n0-3\n")), "from")
 		before()
-		smp := newSampler()
 		text, _ := os.ReadFile(filepath.Join(dir, "named"))
 		named := strings.TrimSpace(string(text))
-		if named != "" {
-			smp.useGroup(named)
-		}
+		smp := newSampler(named)
 		smp.record(context.Background())
 		c := connect(t, smp)
 		c.ask("cgroup")
@@ -77,9 +74,8 @@ func TestRestartedGroup(t *testing.T) {
 `)
 	use(1e6)
 	synctest.Test(t, func(t *testing.T) {
-		smp := newSampler()
+		smp := newSampler("/x.service")
 		smp.minFirst = time.Minute // as with -i 60 on this machine
-		smp.useGroup("/x.service")
 		c := connect(t, smp)
 		ask := func(want string, took time.Duration) {
 			t.Helper()

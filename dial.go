@@ -72,11 +72,8 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 // with ctx, even if it is waiting to reply.
 func thisMachine(ctx context.Context, first time.Duration, group string) net.Conn {
 	client, server := net.Pipe()
-	smp := newSampler()
+	smp := newSampler(group)
 	smp.young = true
-	if group != "" {
-		smp.useGroup(group)
-	}
 	smp.minFirst = max(first, minWindow)
 	smp.maxFirst = max(smp.maxFirst, smp.minFirst+firstWindow)
 	go func() { // ends as the session does

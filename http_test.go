@@ -305,7 +305,7 @@ func TestMetricsWithoutLoad(t *testing.T) {
 		errors.ErrUnsupported: "# HELP node_cpu_seconds_total ",
 		os.ErrNotExist:        "error: cannot read load averages: file does not exist\n",
 	} {
-		smp := newSampler()
+		smp := newSampler("")
 		smp.read = func(src source) *sample {
 			s := &sample{at: time.Now()}
 			if src >= averages {
@@ -352,8 +352,9 @@ func servePage(t *testing.T, cpus int) string {
 	smp := k.sampler()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	smp.record(ctx)
-	go smp.run(ctx) // ends with ctx
+	if err := smp.start(ctx); err != nil {
+		t.Fatal(err)
+	}
 	addr, _ := serving(t, &server{sampler: smp})
 	return "http://" + addr + "/"
 }
@@ -405,7 +406,7 @@ func TestStreamOfSeveral(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var cpus atomic.Int32
 		cpus.Store(1)
-		smp := newSampler()
+		smp := newSampler("")
 		smp.read = func(src source) *sample {
 			s := &sample{at: time.Now(), load: [3]float64{1, 2, 3}}
 			if src == groups || cpus.Load() == 0 {

@@ -316,7 +316,7 @@ func TestAllow(t *testing.T) {
 // Peers that reset, leave halfway or shut down while a reply is pending leave nothing
 // behind.
 func TestRudePeers(t *testing.T) {
-	addr, _ := serving(t, &server{sampler: newSampler()}) // its first replies take 100 ms
+	addr, _ := serving(t, &server{sampler: newSampler("")}) // its first replies take 100 ms
 	for i := range 60 {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -441,7 +441,7 @@ func TestEndOfServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error)
-	smp := newSampler() // its first reply takes a second, or 100 ms at the end
+	smp := newSampler("") // its first reply takes a second, or 100 ms at the end
 	go func() { ended <- (&server{sampler: smp, maxConns: 10}).serve(ctx, ln) }()
 	conn, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
@@ -452,7 +452,7 @@ func TestEndOfServer(t *testing.T) {
 	begun := sync.OnceFunc(func() { close(asked) })
 	smp.read = func(src source) *sample {
 		begun()
-		return readKernel(src)
+		return readKernel(src, "")
 	}
 	conn.Write([]byte("cpu"))
 	<-asked

@@ -322,7 +322,7 @@ func newPoller(opt *options, b brake, show func(line) error) *poller {
 func listen(ctx context.Context, opt *options) error {
 	addr := opt.addresses[0]
 	srv := &server{
-		sampler: newSampler(),
+		sampler: newSampler(opt.cgroup),
 		verbose: opt.verbose,
 		once:    opt.once,
 		allow:   opt.allow,
@@ -333,9 +333,6 @@ func listen(ctx context.Context, opt *options) error {
 	}
 	if opt.given["wait"] != "" {
 		srv.idle = opt.wait
-	}
-	if opt.cgroup != "" {
-		srv.sampler.useGroup(opt.cgroup)
 	}
 	var ln net.Listener
 	if addr.network == stdio {

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 				readSource = steady(percentages)
 			}
 			if os.Getenv("PANIC") != "" {
-				readSource = func(source) *sample { panic("as the test wants") }
+				readSource = func(source, string) *sample { panic("as the test wants") }
 			}
 			if name := os.Getenv("MESSAGES"); name != "" {
 				stderr.write = noting(name, stderr.write)

@@ -34,15 +34,9 @@ type meanRecord struct {
 // run adds samples until ctx is done.
 func (r *meanRecord) run(ctx context.Context, read func() *sample) {
 	defer onPanic()
-	due := time.NewTicker(meanEvery)
-	defer due.Stop()
-	for {
+	r.add(read())
+	for sleep(ctx, meanEvery) == nil {
 		r.add(read())
-		select {
-		case <-due.C:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 

@@ -186,8 +186,9 @@ func TestMeansOfListener(t *testing.T) {
 func TestMeansOfThisMachine(t *testing.T) {
 	for _, interval := range []time.Duration{time.Second, 25 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			defer func(real func(source) *sample) { readSource = real }(readSource)
-			readSource = newKernel(1, quarter).read
+			defer func(real func(source, string) *sample) { readSource = real }(readSource)
+			k := newKernel(1, quarter)
+			readSource = func(src source, _ string) *sample { return k.read(src) }
 			p := &poller{
 				words: []word{meanWord}, interval: interval, count: int(75*time.Second/interval) + 1,
 				hosts: []*host{{address: address{network: memory}}},

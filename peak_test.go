@@ -385,8 +385,8 @@ func TestPeakOfThisMachine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		k := newKernel(1, func(_, tick int) bool { return 200 <= tick && tick < 230 || 700 <= tick && tick < 720 })
-		defer func(real func(source) *sample) { readSource = real }(readSource)
-		readSource = k.read
+		defer func(real func(source, string) *sample) { readSource = real }(readSource)
+		readSource = func(src source, _ string) *sample { return k.read(src) }
 		p := &poller{
 			words: []word{cpuWord, peakWord, busyWord}, interval: 5 * time.Second, count: 3,
 			hosts: []*host{{address: address{network: memory}}},

@@ -24,7 +24,7 @@ func TestCorpus(t *testing.T) {
 	eachFixture(t, "testdata/counters/*.txtar", 54, func(t *testing.T, dir string, before, after func()) (got string) {
 		os.WriteFile(filepath.Join(dir, "loadavg"), []byte("0.50 0.25 0.10 1/100 1000\n"), 0o666)
 		before()
-		smp := newSampler()
+		smp := newSampler("")
 		smp.record(context.Background())
 		c := connect(t, smp)
 		w := newWeb(t.Context(), smp, nil, 0, new(server).serving.Load)

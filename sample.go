@@ -11,9 +11,7 @@ import (
 	"time"
 )
 
-const (
-	readTimeout = 5 * time.Second // for a source that another session is reading
-)
+const readTimeout = 5 * time.Second // for a source that another session is reading
 
 // firstWindow and maxWindow limit the time that a first reply covers. The history
 // gets a sample every historyEvery, so that there is always one between these
@@ -31,7 +29,6 @@ const maxHistory = 4 // samples of each source: three, and one that a session ma
 // first replies.
 type sampler struct {
 	read               func(source) *sample
-	every              time.Duration // between two samples of the history
 	minFirst, maxFirst time.Duration // time that a first reply covers
 	young              bool          // the process serves one session, which began with it
 
@@ -49,8 +46,11 @@ type feed struct {
 	width   int       // number of columns of cores, including CPUs that have gone offline
 }
 
-func newSampler() *sampler {
-	s := &sampler{read: readSource, every: historyEvery, minFirst: firstWindow, maxFirst: maxWindow}
+// newSampler returns a sampler for this machine and for the control group with
+// this path, or that of this process if it is "".
+func newSampler(group string) *sampler {
+	s := &sampler{minFirst: firstWindow, maxFirst: maxWindow}
+	s.read = func(src source) *sample { return readSource(src, group) }
 	for src := range s.feeds {
 		s.feeds[src] = make(chan *feed, 1)
 		s.feeds[src] <- new(feed)
@@ -58,25 +58,11 @@ func newSampler() *sampler {
 	return s
 }
 
-// useGroup sets the control group that is read, instead of that of this process.
-// It must be called before the first sample is taken.
-func (s *sampler) useGroup(path string) {
-	read := s.read
-	s.read = func(src source) *sample {
-		if src != groups {
-			return read(src)
-		}
-		now := new(sample)
-		now.usage, now.at, now.err = readGroup(path)
-		return now
-	}
-}
-
 // readSource is readKernel, except in tests.
 var readSource = readKernel
 
 // readKernel reads a source from the kernel.
-func readKernel(src source) *sample {
+func readKernel(src source, group string) *sample {
 	now := new(sample)
 	switch src {
 	case totals, perCPU:
@@ -86,7 +72,7 @@ func readKernel(src source) *sample {
 	case pressures:
 		now.waited, now.at, now.err = readPressure()
 	case groups:
-		now.usage, now.at, now.err = readGroup("")
+		now.usage, now.at, now.err = readGroup(group)
 	}
 	return now
 }
@@ -97,7 +83,9 @@ func (s *sampler) start(ctx context.Context) error {
 	first := make(chan error, 1)
 	go func() { // ends with ctx, once the kernel has replied
 		first <- s.record(ctx)
-		s.run(ctx)
+		for sleep(ctx, historyEvery) == nil {
+			s.record(ctx)
+		}
 	}()
 	select {
 	case err := <-first:
@@ -106,20 +94,6 @@ func (s *sampler) start(ctx context.Context) error {
 		return timedOut(totals).err
 	case <-ctx.Done():
 		return nil
-	}
-}
-
-// run adds samples to the history until ctx is done.
-func (s *sampler) run(ctx context.Context) {
-	due := time.NewTicker(s.every)
-	defer due.Stop()
-	for {
-		select {
-		case <-due.C:
-			s.record(ctx)
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 
@@ -201,14 +175,7 @@ func (s *sampler) take(ctx context.Context, src source) *feed {
 	}
 	timeout := time.NewTimer(readTimeout)
 	defer timeout.Stop()
-	select {
-	case f := <-s.feeds[src]:
-		return f
-	case <-timeout.C:
-		return nil
-	case <-ctx.Done():
-		timeout.Reset(brief)
-	}
+	defer context.AfterFunc(ctx, func() { timeout.Reset(brief) })()
 	select {
 	case f := <-s.feeds[src]:
 		return f
@@ -238,15 +205,8 @@ func (s *sampler) baseline(ctx context.Context, src source, recorded *sample, mi
 	if recorded != nil && recorded.at.After(begin.at) {
 		begin = recorded
 	}
-	if wait := minFirst - time.Since(begin.at); wait > 0 {
-		old := time.NewTimer(wait)
-		defer old.Stop()
-		select {
-		case <-old.C:
-		case <-ctx.Done():
-			time.Sleep(min(minFirst, minWindow) - time.Since(begin.at))
-		}
-	}
+	sleep(ctx, minFirst-time.Since(begin.at))
+	time.Sleep(min(minFirst, minWindow) - time.Since(begin.at))
 	return begin
 }
 

@@ -32,7 +32,7 @@ func newKernel(cpus int, load func(cpu, tick int) bool) *kernel {
 }
 
 func (k *kernel) sampler() *sampler {
-	smp := newSampler()
+	smp := newSampler("")
 	smp.read = k.read
 	return smp
 }
@@ -124,10 +124,11 @@ func inBubble(t *testing.T, age time.Duration, load func(cpu, tick int) bool, te
 		k := newKernel(2, load)
 		time.Sleep(time.Minute) // the counters are older than the listener
 		smp := k.sampler()
-		smp.record(context.Background())
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go smp.run(ctx)
+		if err := smp.start(ctx); err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(age)
 		test(t, k, smp)
 	})
@@ -283,8 +284,8 @@ func TestFirstLineOfThisMachine(t *testing.T) {
 	for _, text := range []string{"0", "0.25", "1", "60", "1h"} {
 		synctest.Test(t, func(t *testing.T) {
 			k := newKernel(1, quarter)
-			defer func(real func(source) *sample) { readSource = real }(readSource)
-			readSource = k.read
+			defer func(real func(source, string) *sample) { readSource = real }(readSource)
+			readSource = func(src source, _ string) *sample { return k.read(src) }
 			for _, keep := range []string{"", "-k"} {
 				begin := time.Now()
 				opt, err := parse(strings.Fields("-w 0.01 -c 2 -i " + text + " " + keep))

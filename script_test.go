@@ -28,10 +28,10 @@ var update = flag.Bool("update", false, "rewrite the golden files of the scripts
 // like those of a machine with constant percentages of the modes, in the order
 // of /proc/stat. Ticks are shorter than in reality, so that the percentages are
 // exact.
-func steady(percentages []float64) func(source) *sample {
+func steady(percentages []float64) func(source, string) *sample {
 	countRate = 1e9
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	return func(src source) *sample {
+	return func(src source, _ string) *sample {
 		now := &sample{at: time.Now()}
 		ticks := now.at.Sub(start).Seconds() * countRate
 		counters := ""
@@ -44,7 +44,7 @@ func steady(percentages []float64) func(source) *sample {
 		case averages:
 			now.load = [...]float64{0.5, 0.25, 0.1}
 		default:
-			return readKernel(src)
+			return readKernel(src, "")
 		}
 		return now
 	}

@@ -25,7 +25,7 @@ func still() *sampler {
 	const jiffies = uint64(ageless / jiffy)
 	begin := time.Now().Add(-firstWindow)
 	here, _ := os.Stat(".")
-	smp := newSampler()
+	smp := newSampler("")
 	smp.maxFirst = ageless
 	for src := range sources {
 		f := <-smp.feeds[src]
@@ -382,7 +382,7 @@ func TestSilence(t *testing.T) {
 // the last reply. Time during which the process did not run, for example because it
 // was stopped, belongs to the next reply.
 func TestClocks(t *testing.T) {
-	smp := newSampler()
+	smp := newSampler("")
 	smp.read = func(source) *sample {
 		return &sample{at: time.Now(), stat: stat{total: counts{modeUser: 1125, modeIdle: 10375}, cpus: 1}}
 	}
@@ -482,7 +482,7 @@ func TestManyClients(t *testing.T) {
 				time.Sleep(phase)
 				synctest.Wait()
 				age := time.Since(k.boot.Add(time.Minute)) - firstWindow
-				last := time.Now().Add(-firstWindow - age%smp.every) // the last sample in the history
+				last := time.Now().Add(-firstWindow - age%historyEvery) // the last sample in the history
 				c := connect(t, smp)
 				for n := range 30 {
 					got := c.ask("cpu")

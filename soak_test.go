@@ -28,11 +28,12 @@ func TestSoak(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("go test -run TestSoak -soak 30m -timeout 0")
 	}
-	smp := newSampler()
+	smp := newSampler("")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	smp.record(ctx)
-	go smp.run(ctx) // ends with ctx
+	if err := smp.start(ctx); err != nil {
+		t.Fatal(err)
+	}
 	srv := &server{sampler: smp, idle: 5 * time.Second, maxConns: 1200}
 	addr, _ := serving(t, srv)
 	path := filepath.Join(shortDir(t), "sock")
