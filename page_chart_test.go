@@ -406,7 +406,7 @@ func testFailure(t *testing.T, p *tab, _ *relay) {
 
 // On paper, the charts have a size of their own and the light colors.
 func testPrint(t *testing.T, p *tab, _ *relay) {
-	until(t, "a line", func() bool { return p.state() == "live" })
+	until(t, "a frame", func() bool { return p.newest() != "" })
 	state := func() string {
 		return evaluate[string](p, "[document.querySelector('canvas').width, getComputedStyle(document.body).backgroundColor].join(' ')")
 	}
