@@ -53,12 +53,6 @@ func (a address) target() string {
 	return net.JoinHostPort(a.host, a.port)
 }
 
-// column returns the name of a in a header, where white space separates the
-// columns.
-func (a address) column() string {
-	return strings.Join(strings.Fields(a.String()), "_")
-}
-
 // reachable returns the name and the addresses of this host for a message, if
 // the listener is bound to all of them or to all of one family. at is the
 // address that it is bound to.
@@ -148,12 +142,8 @@ func dialAddress(network string, typed address, port string) (address, error) {
 		return address{}, fmt.Errorf("missing host in %q (this machine: localhost%[1]s)", s)
 	}
 	host, hostPort, err := splitAddress(typed.host)
-	switch {
-	case err != nil:
-	case typed.port != "" && port != "":
-		err = givenTwice(port, typed.port)
-	case typed.port != "" && hostPort != "":
-		err = givenTwice(hostPort, typed.port)
+	if other := cmp.Or(port, hostPort); err == nil && typed.port != "" && other != "" {
+		err = givenTwice(other, typed.port)
 	}
 	if err != nil {
 		return address{}, err

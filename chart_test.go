@@ -346,7 +346,7 @@ func TestColumnsChange(t *testing.T) {
 // follows it again.
 func TestMove(t *testing.T) {
 	c := chartOf("localhost:5000", 0, nil, sine)
-	c.asked = nil
+	c.asked = []word{noWord} // as a log
 	c.move(-1)
 	c.draw(noon, 80, 24)
 	c = chartOf("localhost:5000", 121, []string{"cpu"}, func(s, _ int) float64 { return float64(s % 100) })

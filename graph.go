@@ -63,7 +63,7 @@ func (g *graph) open() error {
 // Until then, a command may ask for a password.
 func (g *graph) show(l line) error {
 	g.change(func(c *chart) { c.add(l) })
-	if g.isOpen() || !l.settled {
+	if g.done != nil || !l.settled {
 		return nil
 	}
 	return g.open()
@@ -80,12 +80,9 @@ func (g *graph) say(message string) {
 	time.AfterFunc(messageTime, func() { signalTo(g.changed) })
 }
 
-// isOpen reports whether the graph has been opened.
-func (g *graph) isOpen() bool { return g.done != nil }
-
 // close draws the last line and gives the terminal back.
 func (g *graph) close() {
-	if !g.isOpen() {
+	if g.done == nil {
 		return
 	}
 	close(g.end)

@@ -126,11 +126,11 @@ func isHostName(s string) bool {
 // execHint is about a command that is no server.
 func execHint(line string) string {
 	fields := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\n;|&'\"", r) })
-	client := slices.ContainsFunc(fields, func(f string) bool { return filepath.Base(f) == "cpunc" }) && !slices.Contains(fields, "-")
-	if client {
-		return " (to serve on stdin/stdout: cpunc -l -)"
+	isCpunc := func(f string) bool { return filepath.Base(f) == "cpunc" }
+	if !slices.ContainsFunc(fields, isCpunc) || slices.Contains(fields, "-") {
+		return ""
 	}
-	return ""
+	return " (to serve on stdin/stdout: cpunc -l -)"
 }
 
 // quoteHint is about a command that was not quoted, together with the operands
@@ -150,11 +150,6 @@ func quoteServerHint(line string) string {
 		return ""
 	}
 	return suggest(" (quote the command: -e '%s -l -')", before)
-}
-
-// portOptionHint is about -p without a host.
-func portOptionHint(port string) string {
-	return suggest(" (to serve: cpunc -l -p %s, to dial: cpunc -p %[1]s localhost)", port)
 }
 
 // readingsHint is about hosts that have the names of readings, after the

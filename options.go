@@ -67,18 +67,16 @@ func parse(args []string) (*options, error) {
 		}
 		return nil
 	}
-	if err := getopt(args, set, opt.addOperand); err != nil {
+	if err := getopt(args, set, func(operand string) { opt.add("", operand) }); err != nil {
 		return nil, err
 	}
 	if opt.help || opt.version || opt.completion != "" {
 		return opt, nil
 	}
-	for _, step := range []func() error{opt.checkMode, opt.checkTogether, opt.resolve} {
-		if err := step(); err != nil {
-			return nil, err
-		}
+	if err := opt.check(); err != nil {
+		return nil, err
 	}
-	return opt, nil
+	return opt, opt.resolve()
 }
 
 // flags returns the options for the library, each with its only name.
@@ -210,10 +208,7 @@ func (opt *options) setLabel(label string) error {
 	return err
 }
 
-func (opt *options) addOperand(text string) { opt.add("", text) }
-
-// add adds an address as it was typed. The network of an operand is not known
-// yet.
+// add adds an address as it was typed.
 func (opt *options) add(network, text string) {
 	opt.typed = append(opt.typed, address{network: network, host: text, label: opt.label})
 	opt.label = ""
@@ -229,22 +224,8 @@ func (opt *options) anyOf(names string) string {
 	return ""
 }
 
-// checkMode validates the options against the mode.
-func (opt *options) checkMode() error {
-	for _, o := range optionTable() {
-		switch form := opt.given[o.name()]; {
-		case form == "":
-		case o.mode == dialing && opt.listen:
-			return usagef("%s cannot be used with -l%s", form, quoteServerHint(opt.unquoted()))
-		case o.mode == listening && !opt.listen:
-			return usagef("%s requires -l", form)
-		}
-	}
-	return nil
-}
-
-// checkTogether validates the options against each other.
-func (opt *options) checkTogether() error {
+// check validates the options against the mode and against each other.
+func (opt *options) check() error {
 	operands := textsOf(opt.typed, "")
 	stdin := slices.Contains(operands, "-")
 	opt.replay = stdin && !opt.listen
@@ -253,6 +234,8 @@ func (opt *options) checkTogether() error {
 		message string
 		options string // that it is about
 	}{
+		{opt.listen, "cannot be used with -l" + quoteServerHint(opt.unquoted()), optionsOf(dialing)},
+		{!opt.listen, "requires -l", optionsOf(listening)},
 		{opt.listen && stdin, "cannot be used with -l -", "4 6 port allow once keep max-conns"},
 		{opt.listen && opt.given["unix"] != "", "cannot be used with --unix", "4 6 port allow"},
 		{opt.replay, "cannot be used with -, which reads lines from standard input", "interval read exec unix port keep wait 4 6 ask cgroup"},
@@ -263,7 +246,7 @@ func (opt *options) checkTogether() error {
 		{!opt.listen && !opt.requests && !slices.Contains(opt.words, cgroupWord), "requires -r cgroup", "cgroup"},
 		{opt.given["exec"] != "" && !opt.keep, "with --exec requires --keep", "ask"},
 		{opt.ipv4, "cannot be used with -4", "6"},
-		{!opt.listen && len(operands) == 0, "requires a host" + portOptionHint(opt.port), "4 6 port"},
+		{!opt.listen && len(operands) == 0, "requires a host" + suggest(" (to serve: cpunc -l -p %s, to dial: cpunc -p %[1]s localhost)", opt.port), "4 6 port"},
 		{slices.Contains(opt.words, modesWord), "cannot be used with modes, which has no single number (try -r cpu or -r busy)", "below above"},
 		{math.IsNaN(opt.below) && math.IsNaN(opt.above), "requires --below or --above", "for"},
 		{opt.below <= opt.above, "must be less than --below: the readings must be between the two", "above"},

@@ -63,8 +63,10 @@ func (p *poller) run(ctx context.Context) error {
 	ctx, p.fail = context.WithCancelCause(ctx)
 	p.fail(p.loop(ctx)) // no effect if a lost host has already ended the run
 	p.unfinished.Wait()
-	if p.verbose {
-		p.summarize()
+	if p.verbose { // as ping does
+		for _, h := range p.hosts {
+			say("%s: %d sent, %d received, %d lost", h, h.sent, h.received, h.sent-h.received)
+		}
 	}
 	if err := context.Cause(ctx); err != errEnd && err != context.Canceled {
 		return err
@@ -227,7 +229,7 @@ func (p *poller) line(at time.Time, ws []word) line {
 	for _, h := range p.hosts {
 		prefix := ""
 		if len(p.hosts) > 1 || h.label != "" {
-			prefix = h.column() + "/"
+			prefix = strings.Join(strings.Fields(h.String()), "_") + "/" // white space separates columns
 		}
 		l.replied = l.replied || h.replies != nil
 		l.settled = l.settled && h.settled
@@ -348,11 +350,4 @@ func (p *poller) drop(h *host) {
 		p.unfinished.Done()
 	}
 	h.peer.Conn = nil
-}
-
-// summarize logs how many polls of each host were replied to, as ping does.
-func (p *poller) summarize() {
-	for _, h := range p.hosts {
-		say("%s: %d sent, %d received, %d lost", h, h.sent, h.received, h.sent-h.received)
-	}
 }

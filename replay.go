@@ -99,7 +99,10 @@ func (r *replay) parse(text string) (line, error) {
 		return line{}, fmt.Errorf("standard input, line %d: no numbers", r.in.number)
 	}
 	if len(r.names) != len(l.columns) {
-		r.names = numbered(len(l.columns))
+		r.names = nil
+		for i := range l.columns {
+			r.names = append(r.names, strconv.Itoa(i+1))
+		}
 	}
 	l.names, r.begins = r.names, false
 	return l, nil
@@ -113,14 +116,6 @@ func isReading(text string) bool {
 	}
 	_, err := strconv.ParseFloat(text, 64)
 	return err == nil && strings.Trim(text, "0123456789.eE+-") == ""
-}
-
-// numbered returns names for n columns without a # line.
-func numbered(n int) (names []string) {
-	for i := range n {
-		names = append(names, strconv.Itoa(i+1))
-	}
-	return names
 }
 
 // wrong returns an error that says which line is not numbers.

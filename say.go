@@ -42,28 +42,21 @@ const (
 	messagePrefix = "cpunc: "
 )
 
-func (o *outbox) say(message string) {
+func (o *outbox) say(message string) { o.add(message, messagePrefix+message+"\n") }
+
+// Write takes the standard error of a command.
+func (o *outbox) Write(p []byte) (int, error) {
+	o.add(strings.TrimSpace(string(p)), string(p))
+	return len(p), nil
+}
+
+// add adds a message and its text, or counts it as dropped.
+func (o *outbox) add(message, text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.show != nil {
 		o.show(message)
 	}
-	o.add(messagePrefix + message + "\n")
-}
-
-// Write takes the standard error of a command.
-func (o *outbox) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.show != nil {
-		o.show(strings.TrimSpace(string(p)))
-	}
-	o.add(string(p))
-	return len(p), nil
-}
-
-// add adds a message, or counts it as dropped. o.mu must be held.
-func (o *outbox) add(text string) {
 	if len(o.text)+len(text) > maxHeld {
 		o.dropped++
 		return
@@ -111,19 +104,19 @@ func (o *outbox) hold(show func(string)) {
 	o.show = show
 }
 
-func (o *outbox) release() {
+// release has all messages written. The channel is closed when they are; it is
+// nil if there are none.
+func (o *outbox) release() (written <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.show = nil
 	o.start()
+	return o.written
 }
 
 // flush waits until all messages are written, but no longer than grace.
 func (o *outbox) flush() {
-	o.release()
-	o.mu.Lock()
-	written := o.written
-	o.mu.Unlock()
+	written := o.release()
 	if written == nil {
 		return
 	}

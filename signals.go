@@ -69,14 +69,7 @@ func endBy(s os.Signal) {
 		self.Signal(s)
 		time.Sleep(time.Second) // another thread may take it
 	}
-	status := 128 + 15
-	switch s {
-	case os.Interrupt:
-		status = 128 + 2
-	case syscall.SIGHUP:
-		status = 128 + 1
-	}
-	os.Exit(status)
+	os.Exit(128 + map[os.Signal]int{syscall.SIGHUP: 1, os.Interrupt: 2, syscall.SIGTERM: 15}[s])
 }
 
 // askAtInterrupts pauses polling at every interrupt and asks whether to
