@@ -151,8 +151,8 @@ func parseGroup(text string) (string, error) {
 
 func parseLimit(text string) (float64, error) {
 	x, err := strconv.ParseFloat(text, 64)
-	if number := strings.TrimRight(text, "% "); number != text && isReading(number) {
-		return 0, fmt.Errorf("must be a number without a unit (%s)", number)
+	if number := strings.Replace(strings.TrimRight(text, "% "), ",", ".", 1); number != text && isReading(number) {
+		return 0, fmt.Errorf("must be a plain number (%s)", number)
 	}
 	if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
 		return 0, errors.New("must be a number")

@@ -111,7 +111,7 @@ func (r *replay) parse(text string) (line, error) {
 // isReading reports whether text is a number as cpunc or another program prints
 // it: 12.5, -3, 1e6 or nan.
 func isReading(text string) bool {
-	if text == "nan" {
+	if strings.EqualFold(strings.TrimLeft(text, "+-"), "nan") { // some awks print -nan
 		return true
 	}
 	_, err := strconv.ParseFloat(text, 64)

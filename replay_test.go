@@ -63,6 +63,7 @@ func TestReplayOfOthers(t *testing.T) {
 		{"carriage returns", "1\r\n2\r\n", "1\n2\n", ""},
 		{"blank lines", "\n1\n \n2\n\n", "1\n2\n", ""},
 		{"columns in white space", "  1\t-2  1e3 \n", "1 -2 1e3\n", ""},
+		{"unknown numbers", "nan -nan NaN\n", "nan -nan NaN\n", ""},
 		{"nothing", "", "", ""},
 		{"no numbers", "1\nr b swpd\n2\n", "1\n", `standard input, line 2: not a number: "r"`},
 		{"a decimal comma", "12,5\n", "", `standard input, line 1: not a number: "12,5" (a decimal comma: run the program before it with LC_ALL=C)`},
