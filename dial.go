@@ -25,17 +25,17 @@ const (
 
 // A dialer connects to addresses of every kind.
 type dialer struct {
-	wait    time.Duration // timeout for connecting
-	first   time.Duration // time that the first replies of this machine cover
-	group   string        // the control group of this machine to read; "": that of this process
-	verbose bool
-	stderr  io.Writer // standard error of commands
+	wait     time.Duration // timeout for connecting
+	minFirst time.Duration // time that a first reply of this machine covers at least
+	group    string        // the control group of this machine to read; "": that of this process
+	verbose  bool
+	stderr   io.Writer // standard error of commands
 }
 
 func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	switch a.network {
 	case memory:
-		return thisMachine(ctx, d.first, d.group), nil
+		return thisMachine(ctx, d.minFirst, d.group), nil
 	case command:
 		return startProcess(a.host, d.stderr)
 	}
@@ -48,7 +48,8 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 		}
 	}
 	conn, err := new(net.Dialer).DialContext(limited, a.network, a.target())
-	// If the queue of a socket is full, the kernel does not wait: it says EAGAIN.
+	// If the queue of a Unix socket is full, connect does not block but fails with
+	// EAGAIN, which package os counts as a timeout.
 	for a.network == socket && os.IsTimeout(err) && sleep(limited, 10*time.Millisecond) == nil {
 		conn, err = new(net.Dialer).DialContext(limited, a.network, a.target())
 	}
@@ -66,19 +67,19 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	return conn, nil
 }
 
-// thisMachine starts a session for this machine over a pipe in memory. Its
-// first replies cover the given time, but at least minWindow. If group is not
-// "", cgroup reads that control group. The session ends with the connection or
+// thisMachine starts a session for this machine over a pipe in memory. minFirst
+// and group are those of the dialer. The session ends with the connection or
 // with ctx, even if it is waiting to reply.
-func thisMachine(ctx context.Context, first time.Duration, group string) net.Conn {
+func thisMachine(ctx context.Context, minFirst time.Duration, group string) net.Conn {
 	client, server := net.Pipe()
 	smp := newSampler(group)
 	smp.young = true
-	smp.minFirst = max(first, minWindow)
+	smp.minFirst = max(minFirst, minWindow)
+	// A word whose turn comes after that wait must find the sample still.
 	smp.maxFirst = max(smp.maxFirst, smp.minFirst+firstWindow)
 	go func() { // ends as the session does
 		defer onPanic()
-		smp.record(ctx) // so that the first replies wait at the same time, not in turn
+		smp.record(ctx) // the start of all first replies, so that only the first word waits
 		(&session{sampler: smp}).serve(ctx, server)
 	}()
 	return client
@@ -87,8 +88,8 @@ func thisMachine(ctx context.Context, first time.Duration, group string) net.Con
 // A peer is the server at the other end of a connection, or of one connection
 // after another.
 type peer struct {
-	known bool // whether it has ever replied with a number
-	lines bool // whether it has ended a reply with a newline, so it ends all of them with one
+	everReplied bool // whether it has ever replied with a number
+	lines       bool // whether it has ended a reply with a newline, so it ends all of them with one
 
 	net.Conn              // nil when not connected
 	cancelBye func() bool // cancels the bye at the end of the run, and reports whether that was in time
@@ -100,7 +101,7 @@ type peer struct {
 
 // reset begins a new connection.
 func (p *peer) reset(conn net.Conn, cancelBye func() bool) {
-	*p = peer{known: p.known, lines: p.lines, Conn: conn, cancelBye: cancelBye}
+	*p = peer{everReplied: p.everReplied, lines: p.lines, Conn: conn, cancelBye: cancelBye}
 }
 
 // ask sends the words in one request and returns the numbers of each reply as
@@ -130,27 +131,28 @@ func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 	// sent before it closed the connection.
 	p.SetWriteDeadline(deadline)
 	p.Write(request)
-	replies, err := p.replies(ws, deadline)
+	replies, err := p.readReplies(ws, deadline)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = fmt.Errorf("no reply within %v (to wait longer: -w)", wait)
-	case isRefusal(err) && !p.hasReplied(): // of the connection
+	case isRefusal(err) && !p.hasReplied(): // taken for a refusal of the connection, which has then failed
 		err = errors.New(err.Error())
 	}
 	return replies, err
 }
 
-// replies reads the replies to the words. They are nil if there are no numbers.
-func (p *peer) replies(ws []word, deadline time.Time) (replies [][]string, refused error) {
+// readReplies reads the replies to the words. They are nil if there are no
+// numbers.
+func (p *peer) readReplies(ws []word, deadline time.Time) (replies [][]string, refused error) {
 	for i, w := range ws {
-		columns, err := p.reply(w, deadline)
+		columns, err := p.readReply(w, deadline)
 		switch {
-		case err == nil && replies == nil:
-			replies = make([][]string, len(ws))
-			fallthrough
 		case err == nil:
+			if replies == nil {
+				replies = make([][]string, len(ws))
+			}
 			replies[i] = columns
-			p.replied[w], p.known = true, true
+			p.replied[w], p.everReplied = true, true
 		case isRefusal(err):
 			refused = cmp.Or(refused, err)
 			deadline = time.Now().Add(lineTimeout) // for the rest, which may never come
@@ -177,9 +179,9 @@ func (p *peer) hasReplied() bool { return p.replied != [readings]bool{} }
 // long before the request.
 type staleError struct{ error }
 
-// reply reads the reply to w and returns its numbers.
-func (p *peer) reply(w word, deadline time.Time) ([]string, error) {
-	line, err := p.line(w, deadline)
+// readReply reads the reply to w and returns its numbers.
+func (p *peer) readReply(w word, deadline time.Time) ([]string, error) {
+	line, err := p.readLine(w, deadline)
 	switch {
 	case err == nil:
 		return parseReply(w, line)
@@ -194,12 +196,12 @@ func (p *peer) reply(w word, deadline time.Time) ([]string, error) {
 	return nil, err
 }
 
-// line reads the reply to w. It ends with a newline or, from older servers,
+// readLine reads the reply to w. It ends with a newline or, from older servers,
 // with the connection or a pause. But a reply to cores may be cut anywhere and
 // still look whole, so that always needs a newline. The line is valid until the
 // next call.
-func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
-	bare := !p.lines && w.width() > 0
+func (p *peer) readLine(w word, deadline time.Time) ([]byte, error) {
+	bare := !p.lines && w.width() > 0 // whether it may end without a newline
 	for {
 		if line, err := p.cutLine(); line != nil || err != nil {
 			return line, err
@@ -218,7 +220,7 @@ func (p *peer) line(w word, deadline time.Time) ([]byte, error) {
 			return nil, err
 		case !bare:
 			return nil, fmt.Errorf("connection closed in the middle of a reply: %s", excerpt(p.unread))
-		default:
+		default: // the connection or a pause has ended it
 			line := p.unread
 			p.unread = nil
 			return line, nil

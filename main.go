@@ -289,7 +289,7 @@ func (opt *options) pace() time.Duration {
 
 // newPoller returns a poller that is set up as the options say.
 func newPoller(opt *options, b brake, show func(line) error) *poller {
-	d := dialer{wait: opt.wait, first: opt.interval, group: opt.cgroup, verbose: opt.verbose > 0, stderr: os.Stderr}
+	d := dialer{wait: opt.wait, minFirst: opt.interval, group: opt.cgroup, verbose: opt.verbose > 0, stderr: os.Stderr}
 	if opt.graph { // a command's messages must not overwrite the chart
 		d.stderr = stderr
 	}
@@ -309,7 +309,7 @@ func newPoller(opt *options, b brake, show func(line) error) *poller {
 	for _, a := range opt.addresses {
 		p.hosts = append(p.hosts, &host{address: a})
 		if a.network == memory {
-			p.first = max(p.first, d.first)
+			p.first = max(p.first, d.minFirst)
 		}
 	}
 	if opt.requests {

@@ -192,7 +192,7 @@ func TestMeansOfThisMachine(t *testing.T) {
 			p := &poller{
 				words: []word{meanWord}, interval: interval, count: int(75*time.Second/interval) + 1,
 				hosts: []*host{{address: address{network: memory}}},
-				dial:  dialer{first: interval}.dial,
+				dial:  dialer{minFirst: interval}.dial,
 			}
 			got, err := polled(t, p)
 			if err != nil || len(got) != p.count || !strings.HasSuffix(got[p.count-2], "nan nan") || !strings.HasSuffix(got[p.count-1], " 25.0 nan nan") {

@@ -390,7 +390,7 @@ func TestPeakOfThisMachine(t *testing.T) {
 		p := &poller{
 			words: []word{cpuWord, peakWord, busyWord}, interval: 5 * time.Second, count: 3,
 			hosts: []*host{{address: address{network: memory}}},
-			dial:  dialer{first: 5 * time.Second}.dial,
+			dial:  dialer{minFirst: 5 * time.Second}.dial,
 		}
 		got, err := polled(t, p)
 		want := []string{"5.00 5.00 6.0 100.0 6.0", "10.00 10.00 4.0 100.0 4.0", "15.00 15.00 0.0 0.0 0.0"}

@@ -277,7 +277,7 @@ func (p *poller) pollHost(ctx context.Context, h *host, ws []word, results chan<
 
 // survives reports whether the run goes on after h has failed.
 func (p *poller) survives(h *host, err error) bool {
-	return p.keep || p.chart && h.peer.known && (isRefusal(err) || h.network != command)
+	return p.keep || p.chart && h.peer.everReplied && (isRefusal(err) || h.network != command)
 }
 
 // exchange sends the words to h, over its connection or a new one, and returns
