@@ -512,7 +512,7 @@ func TestStuckClientsAreCheap(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			smp := newKernel(512, quarter).sampler()
-			smp.record(t.Context())
+			smp.sampleAll(t.Context())
 			time.Sleep(firstWindow)
 			open, end := webInMemory(t, smp)
 			defer end()

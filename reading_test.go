@@ -25,7 +25,7 @@ func TestCorpus(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, "loadavg"), []byte("0.50 0.25 0.10 1/100 1000\n"), 0o666)
 		before()
 		smp := newSampler("")
-		smp.record(context.Background())
+		smp.sampleAll(context.Background())
 		c := connect(t, smp)
 		w := newWeb(t.Context(), smp, nil, 0, new(server).serving.Load)
 		ofTwoSamples := []word{cpuWord, coresWord, modesWord, loadWord, busyWord, pressureWord, cgroupWord}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-const readTimeout = 5 * time.Second // for a source that another session is reading
+const readTimeout = 5 * time.Second // for a source that another goroutine is reading
 
 // firstWindow and maxWindow limit the time that a first reply covers. The history
 // gets a sample every historyEvery, so that there is always one between these
@@ -35,8 +35,8 @@ type sampler struct {
 	feeds   [sources]chan *feed    // a feed belongs to whoever has taken it out of its channel
 	replies [requests]atomic.Int64 // number of replies to each word
 
-	records
-	firstMean sync.Once
+	records             // for peak and mean
+	firstMean sync.Once // of wantMean
 }
 
 // A feed holds the samples of one source.
@@ -78,13 +78,13 @@ func readKernel(src source, group string) *sample {
 }
 
 // start takes the first samples, and others until ctx is done. It fails like
-// record, or if the kernel does not reply in time.
+// sampleAll, or if the kernel does not reply in time.
 func (s *sampler) start(ctx context.Context) error {
 	first := make(chan error, 1)
 	go func() { // ends with ctx, once the kernel has replied
-		first <- s.record(ctx)
+		first <- s.sampleAll(ctx)
 		for sleep(ctx, historyEvery) == nil {
-			s.record(ctx)
+			s.sampleAll(ctx)
 		}
 	}()
 	select {
@@ -97,11 +97,11 @@ func (s *sampler) start(ctx context.Context) error {
 	}
 }
 
-// record adds a sample of each source to the history. It fails if the CPU
+// sampleAll adds a sample of each source to the history. It fails if the CPU
 // counters cannot be read, or are all zero. It reads all sources in turn,
 // because waking up costs an idle process more than reading. It does not wait
-// long for one that hangs.
-func (s *sampler) record(ctx context.Context) (failed error) {
+// long for one that hangs in another goroutine.
+func (s *sampler) sampleAll(ctx context.Context) (failed error) {
 	ctx, cancel := context.WithTimeout(ctx, brief)
 	defer cancel()
 	for _, src := range []source{totals, perCPU, pressures, groups} { // load averages need no history
@@ -109,15 +109,14 @@ func (s *sampler) record(ctx context.Context) (failed error) {
 		switch {
 		case now.err == nil:
 			s.keep(ctx, src, now)
-			if src != totals {
-				break
-			}
+		case src == totals || src == perCPU:
+			failed = cmp.Or(failed, now.err)
+		}
+		if src == totals && now.err == nil {
 			s.means.add(now)
 			if now.total == (counts{}) {
 				failed = errors.New("all CPU counters are zero; cpu, cores, modes, mean, busy and peak will be nan")
 			}
-		case src <= perCPU:
-			failed = cmp.Or(failed, now.err)
 		}
 	}
 	return failed
@@ -187,55 +186,33 @@ func (s *sampler) take(ctx context.Context, src source) *feed {
 func (s *sampler) put(src source, f *feed) { s.feeds[src] <- f }
 
 // baseline returns the sample that the first reply of a session starts from:
-// the newest one that is old enough. If all are too young, it waits for the
-// oldest one. If there is none, because this process or the machine was
-// suspended or the set of CPUs has changed, it takes a sample and waits for
-// that. The reply then covers at least the time minFirst. If ctx is done, it
-// waits only for minWindow. For peak, the sample is not before recording began.
-func (s *sampler) baseline(ctx context.Context, src source, recorded *sample, minFirst time.Duration) *sample {
+// the newest one that is old enough. If all are too young, it waits until the
+// oldest one is minAge old. If there is none, because this process or the machine
+// was suspended or the set of CPUs has changed, it takes a sample and waits for
+// that. If ctx is done, it waits only for minWindow. The result is not before the
+// sample notBefore, unless that is nil.
+func (s *sampler) baseline(ctx context.Context, src source, notBefore *sample, minAge time.Duration) *sample {
 	now := s.sample(ctx, src)
 	if now.err != nil {
 		return now
 	}
-	begin := s.recall(ctx, src, now, minFirst)
+	begin := s.recall(ctx, src, now, minAge)
 	if begin == nil {
 		begin = now
-		s.record(ctx) // so that the next word does not have to wait, too
+		s.sampleAll(ctx) // so that the next word does not have to wait, too
 	}
-	if recorded != nil && recorded.at.After(begin.at) {
-		begin = recorded
+	if notBefore != nil && notBefore.at.After(begin.at) {
+		begin = notBefore
 	}
-	sleep(ctx, minFirst-time.Since(begin.at))
-	time.Sleep(min(minFirst, minWindow) - time.Since(begin.at))
+	sleep(ctx, minAge-time.Since(begin.at))
+	time.Sleep(min(minAge, minWindow) - time.Since(begin.at))
 	return begin
-}
-
-// wantPeak notes that a session requests peak, and returns the sample with
-// which recording began, or nil if the totals cannot be read.
-func (s *sampler) wantPeak(ctx context.Context, session any) *sample {
-	now := s.sample(ctx, totals)
-	if now.err != nil {
-		return nil
-	}
-	return s.peaks.want(ctx, session, now, func() *sample { return s.sampleWithin(ctx, totals, 0) })
-}
-
-// wantMean makes sure that there are samples for mean where run does not take
-// them, and says once why there are no means yet.
-func (s *sampler) wantMean(ctx context.Context) {
-	if !s.young {
-		return
-	}
-	s.firstMean.Do(func() {
-		say("mean is nan for the first minute (a listener that has run for longer has it at once: cpunc -l)")
-		go s.means.run(ctx, func() *sample { return s.sample(ctx, totals) }) // ends with the session
-	})
 }
 
 // recall returns the newest sample in the history that a first reply at now may
 // start from, or else the oldest one that soon will be old enough; nil if there
 // is none.
-func (s *sampler) recall(ctx context.Context, src source, now *sample, minFirst time.Duration) (begin *sample) {
+func (s *sampler) recall(ctx context.Context, src source, now *sample, minAge time.Duration) (begin *sample) {
 	f := s.take(ctx, src)
 	if f == nil {
 		return nil
@@ -249,11 +226,33 @@ func (s *sampler) recall(ctx context.Context, src source, now *sample, minFirst 
 		if max(age, clock.Round(0).Sub(old.at.Round(0))) > s.maxFirst || !now.comparable(old) {
 			break
 		}
-		if begin = old; age >= minFirst {
+		if begin = old; age >= minAge {
 			break
 		}
 	}
 	return begin
+}
+
+// wantPeak notes that a session requests peak, and returns the sample with
+// which recording began, or nil if the totals cannot be read.
+func (s *sampler) wantPeak(ctx context.Context, session any) *sample {
+	now := s.sample(ctx, totals)
+	if now.err != nil {
+		return nil
+	}
+	return s.peaks.want(ctx, session, now, func() *sample { return s.sampleWithin(ctx, totals, 0) })
+}
+
+// wantMean says once why a young process has no means yet, and takes the samples
+// for them, because start may not have been called.
+func (s *sampler) wantMean(ctx context.Context) {
+	if !s.young {
+		return
+	}
+	s.firstMean.Do(func() {
+		say("mean is nan for the first minute (a listener that has run for longer has it at once: cpunc -l)")
+		go s.means.run(ctx, func() *sample { return s.sample(ctx, totals) }) // ends with ctx
+	})
 }
 
 func timedOut(src source) *sample {

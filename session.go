@@ -202,12 +202,12 @@ func (s *session) reply(ctx context.Context, w word) (line []byte, err error) {
 // read sets last to the reading of w since its previous reply or, for a first
 // reply, since the baseline of the sampler.
 func (s *session) read(ctx context.Context, w word, last *reply) error {
-	var recorded *sample
+	var notBefore *sample
 	switch w {
 	case meanWord:
 		s.sampler.wantMean(ctx)
 	case peakWord:
-		recorded = s.sampler.wantPeak(ctx, s)
+		notBefore = s.sampler.wantPeak(ctx, s)
 	}
 	begin, minFirst := last.sample, s.sampler.minFirst
 	if begin != nil && begin.usage != nil && !s.sampler.sample(ctx, groups).isOfGroup(begin) {
@@ -216,7 +216,7 @@ func (s *session) read(ctx context.Context, w word, last *reply) error {
 		begin, minFirst = nil, min(minFirst, firstWindow)
 	}
 	if begin == nil && !table[w].instant {
-		if begin = s.sampler.baseline(ctx, table[w].source, recorded, minFirst); begin.err != nil {
+		if begin = s.sampler.baseline(ctx, table[w].source, notBefore, minFirst); begin.err != nil {
 			return begin.err
 		}
 	}
