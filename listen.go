@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// onListening is called with the address when the listener is ready.
+// onListening is called with the address when the listener is ready, for tests.
 var onListening = func(net.Addr) {}
 
 func (a address) listen(ctx context.Context) (net.Listener, error) {
@@ -29,7 +29,7 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 	return config.Listen(ctx, a.network, a.target())
 }
 
-// keepAlive detects a peer that has disappeared within half a minute.
+// keepAlive detects within half a minute that a peer has disappeared.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 // A server serves all connections of one listener.
@@ -56,9 +56,9 @@ func (srv *server) setLimits(maxConns, descriptors int) {
 	srv.maxConns = int32(min(maxConns, descriptors-int(srv.maxRefusals), math.MaxInt32))
 }
 
-// serve accepts connections and serves each in its own goroutine until ctx is
-// done. It returns when the last one has ended.
-func (srv *server) serve(ctx context.Context, ln net.Listener) error {
+// serve accepts connections, or one with once, and serves each in its own
+// goroutine until ctx is done. Then it waits for them.
+func (srv *server) serve(ctx context.Context, ln net.Listener) {
 	defer waitFor(ctx, func() error { srv.running.Wait(); return nil })
 	defer ln.Close()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
@@ -66,7 +66,7 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 		conn, err := srv.accept(ctx, ln)
 		switch {
 		case err != nil:
-			return nil
+			return
 		case !srv.allow.admit(conn.RemoteAddr()):
 			srv.log(conn, "rejected: address not allowed")
 			conn.Close()
@@ -77,7 +77,7 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) error {
 			srv.running.Add(1)
 			go srv.serveConn(ctx, conn)
 			if srv.once {
-				return nil
+				return
 			}
 		}
 	}
@@ -106,7 +106,8 @@ func (srv *server) accept(ctx context.Context, ln net.Listener) (net.Conn, error
 	}
 }
 
-// serveConn serves one connection, in its own goroutine.
+// serveConn serves one connection, which its caller has added to serving and
+// running. The call of closed may come later, when HTTP has ended.
 func (srv *server) serveConn(ctx context.Context, conn net.Conn) error {
 	s := &session{sampler: srv.sampler, idle: srv.idle, scan: scanner{http: srv.web != nil}}
 	srv.log(conn, "connected")
@@ -122,7 +123,7 @@ func (srv *server) serveConn(ctx context.Context, conn net.Conn) error {
 	return err
 }
 
-// closed logs the end of a connection and removes it from the count.
+// closed logs the end of a connection and removes it from serving and running.
 func (srv *server) closed(conn net.Conn, s *session, err error) {
 	switch {
 	case srv.verbose == 0: // nothing is logged, so s.requests is not needed
@@ -167,7 +168,7 @@ func beginsHTTP(conn net.Conn) bool {
 		n, readErr := conn.Read(in[:])
 		for _, b := range in[:n] {
 			w, err := scan.next(b)
-			if w != noWord || err != nil && err != errMark {
+			if w != noWord || err != nil && err != errMark { // the first word decides
 				return err == errHTTP
 			}
 		}
@@ -196,8 +197,8 @@ func (srv *server) serveStdio(ctx context.Context, conn *duplex) error {
 	return cmp.Or(stdoutError(conn.flush(ctx)), err)
 }
 
-// waitFor waits until sessions have ended. After the end of ctx, it does not wait
-// for one that reads the kernel if that does not reply.
+// waitFor waits until sessions returns, but not much longer than ctx: a session
+// that reads the kernel may hang.
 func waitFor(ctx context.Context, sessions func() error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- sessions() }()
@@ -219,7 +220,7 @@ func (srv *server) log(conn net.Conn, format string, args ...any) {
 	if srv.verbose == 0 {
 		return
 	}
-	client := "unix socket"
+	client := "unix socket" // that of a client normally has no name, or @
 	if name := conn.RemoteAddr().String(); name != "" && name != "@" {
 		client = quoteOdd(name)
 	}

@@ -265,7 +265,7 @@ func sourceError(src source, err error) error {
 	if text := err.Error(); !isPlain(text) {
 		err = fmt.Errorf("%q", text)
 	}
-	if src <= averages {
+	if src <= averages { // every system has these
 		return fmt.Errorf("cannot read %s: %w", src, err)
 	}
 	return fmt.Errorf("%s: %w", src, err)
