@@ -172,7 +172,7 @@ func run(args []string) error {
 		return err
 	}
 	select {
-	case s := <-sig.ending:
+	case s := <-sig.ending: // rather than errUnmet
 		return signalError{s}
 	default:
 		return err
@@ -237,7 +237,7 @@ func openOutput(ctx context.Context, graph bool, gone func()) io.Writer {
 		go watchReader(pipe, gone) // ends with the reader, or with the process
 	}
 	switch {
-	case graph && isOnChart():
+	case graph && isStdoutOnChart():
 		return io.Discard
 	case graph && pipe != nil: // an error here is not a SIGPIPE, which would leave the terminal in raw mode
 		return output{ctx, pipe}
@@ -245,7 +245,8 @@ func openOutput(ctx context.Context, graph bool, gone func()) io.Writer {
 	return output{ctx, os.Stdout}
 }
 
-// openGraph opens the chart, unless a command may first ask for a password.
+// openGraph opens the chart. With a command, which may first ask for a password,
+// graph.show opens it later.
 func openGraph(opt *options, condition *gate, b brake, quit, interrupt func()) (*graph, error) {
 	if err := checkTerminal(); err != nil {
 		return nil, err
@@ -262,6 +263,35 @@ func openGraph(opt *options, condition *gate, b brake, quit, interrupt func()) (
 		say("warning: stdin is not read (to draw it: cpunc -g -)") // in the chart
 	}
 	return g, err
+}
+
+// newChart returns an empty chart of what the options ask for.
+func newChart(opt *options) chart {
+	c := chart{
+		asked:        opt.words,
+		window:       min(max(opt.window, shortestWindow), longestWindow),
+		whole:        opt.replay && opt.given["window"] == "",
+		location:     time.Local,
+		intervalText: formatDuration(opt.interval),
+	}
+	switch {
+	case opt.replay:
+		c.asked, c.intervalText = []word{noWord}, ""
+	case opt.requests:
+		c.asked, c.intervalText = []word{cpuWord}, "on request"
+	}
+	if opt.addresses[0].network == memory {
+		c.cpus = runtime.NumCPU()
+		if !opt.requests && slices.ContainsFunc(c.asked, func(w word) bool { return !table[w].instant }) {
+			c.first = time.Now().Add(opt.interval)
+		}
+	}
+	var names []string
+	for _, a := range opt.addresses {
+		names = append(names, quoteOdd(a.String()))
+	}
+	c.subject = strings.Join(names, ", ")
+	return c
 }
 
 // newGate returns the gate of the options; nil if there is none.
@@ -339,7 +369,7 @@ func listen(ctx context.Context, opt *options) error {
 		if err := checkStdin(); err != nil {
 			return err
 		}
-		srv.sampler.young = !isClient(os.Stderr) // otherwise, a message would be a reply
+		srv.sampler.young = !isClient(os.Stderr) // to a client, the message about mean would be a reply
 	} else {
 		var err error
 		if ln, err = addr.listen(ctx); err != nil {
@@ -350,17 +380,17 @@ func listen(ctx context.Context, opt *options) error {
 			say("warning: %s cannot connect, because cpunc listens on the loopback interface only (all interfaces: cpunc -l 0.0.0.0 %s)", one, port)
 		}
 	}
-	background, stop := context.WithCancel(ctx)
+	background, stop := context.WithCancel(ctx) // ends with the last connection, perhaps before ctx
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer stop()
-	if err := srv.sampler.start(background); err != nil && addr.network != stdio {
+	if err := srv.sampler.start(background); err != nil && addr.network != stdio { // whose client sees it in its replies
 		say("%v", err) // not fatal: load and HTTP work without the CPU counters
 	}
 	// Most of the heap is long-lived connections, so collecting often costs
 	// little, and saves a third of the memory of clients that do not read. With
-	// few connections it would cost a tenth of a reading over a new one, so there
-	// is a ballast, which never becomes resident.
+	// few connections, it would make a reading over a new one a tenth slower. The
+	// ballast prevents that, and never becomes resident.
 	debug.SetGCPercent(20)
 	ballast := make([]byte, 16<<20)
 	defer runtime.KeepAlive(ballast)
@@ -373,34 +403,4 @@ func listen(ctx context.Context, opt *options) error {
 	onListening(ln.Addr())
 	srv.serve(ctx, ln)
 	return nil
-}
-
-// newChart returns an empty chart of what the options ask for.
-func newChart(opt *options) chart {
-	c := chart{
-		asked:        opt.words,
-		window:       opt.window,
-		location:     time.Local,
-		intervalText: formatDuration(opt.interval),
-	}
-	switch {
-	case opt.replay:
-		c.asked, c.intervalText = []word{noWord}, ""
-	case opt.requests:
-		c.asked, c.intervalText = []word{cpuWord}, "on request"
-	}
-	var names []string
-	for _, a := range opt.addresses {
-		names = append(names, quoteOdd(a.String()))
-	}
-	if opt.addresses[0].network == memory {
-		c.cpus = runtime.NumCPU()
-		if !opt.requests && slices.ContainsFunc(c.asked, func(w word) bool { return !table[w].instant }) {
-			c.first = time.Now().Add(opt.interval)
-		}
-	}
-	c.subject = strings.Join(names, ", ")
-	c.zoom(1)
-	c.whole = opt.replay && opt.given["window"] == ""
-	return c
 }

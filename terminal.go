@@ -186,9 +186,9 @@ func (t *terminal) WindowSize() (tcell.WindowSize, error) {
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// isOnChart reports whether standard output is the terminal with the chart,
-// which normally is that of standard input.
-func isOnChart() bool {
+// isStdoutOnChart reports whether standard output is the terminal with the
+// chart, which normally is that of standard input.
+func isStdoutOnChart() bool {
 	in, inErr := os.Stdin.Stat()
 	out, outErr := os.Stdout.Stat()
 	elsewhere := isTerminal(os.Stdin) && inErr == nil && outErr == nil && !os.SameFile(in, out)
