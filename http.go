@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"embed"
@@ -59,6 +61,7 @@ func newWeb(ctx context.Context, smp *sampler, names []string, idle time.Duratio
 		IdleTimeout:                  idle,
 		MaxHeaderBytes:               maxHeader,
 		ErrorLog:                     log.New(io.Discard, "", 0), // errors of clients are not logged
+		BaseContext:                  func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, conn)
 		},
@@ -82,7 +85,8 @@ func (w *web) run() {
 func (w *web) handOver(conn net.Conn, s *session, gone func()) {
 	conn.SetDeadline(time.Time{})
 	one := make(handover, 1)
-	one <- &webConn{Conn: conn, session: s, gone: sync.OnceFunc(gone), empty: true}
+	input := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(s.begun), conn), 512)
+	one <- &webConn{Conn: conn, session: s, input: input, gone: sync.OnceFunc(gone), empty: true}
 	w.server.Serve(one) // returns at once
 }
 
@@ -115,6 +119,7 @@ func (h handover) Addr() net.Addr { return &net.UnixAddr{} }
 type webConn struct {
 	net.Conn
 	*session
+	input *bufio.Reader // of Conn, after what the session has read
 	gone  func()
 	lines int  // lines of the current header so far
 	empty bool // its current line is empty so far
@@ -122,61 +127,42 @@ type webConn struct {
 }
 
 // Read returns bytes of only one header at a time, because what follows it may
-// be a body.
+// be a body. It refuses a request whose header has too many lines.
 func (c *webConn) Read(p []byte) (n int, err error) {
-	for {
-		if c.lines > maxLines {
-			return 0, errManyLines
-		}
-		if len(c.begun) == 0 {
-			if n, err = c.Conn.Read(c.in[:]); n == 0 {
-				return 0, err
-			}
-			c.begun = c.in[:n]
-		}
-		if c.body {
-			n = copy(p, c.begun)
-			c.begun = c.begun[n:]
-			return n, nil
-		}
-		if n = c.readHeader(p); n > 0 {
-			return n, nil
-		}
+	if c.body {
+		return c.input.Read(p)
 	}
-}
-
-// errManyLines is an error that the http.Server does not send to the client,
-// which has got one already.
-var errManyLines = &net.OpError{Op: "read", Err: errors.New("too many header lines")}
-
-// readHeader copies what has arrived of a header to p, without empty lines
-// before it. If it has too many lines, readHeader refuses the request.
-func (c *webConn) readHeader(p []byte) (n int) {
-	for n < len(p) && len(c.begun) > 0 {
-		b := c.begun[0]
-		c.begun = c.begun[1:]
+	for n < len(p) && (n == 0 || c.input.Buffered() > 0) {
+		b, err := c.input.ReadByte()
+		if err != nil {
+			return n, err
+		}
 		if c.lines == 0 && c.empty && (b == '\r' || b == '\n') {
 			continue
 		}
 		p[n] = b
 		n++
-		if b != '\n' {
+		switch {
+		case b != '\n':
 			c.empty = c.empty && b == '\r'
-			continue
-		}
-		if c.empty { // the end of the header
+		case c.empty: // the end of the header
 			c.lines = 0
-			return n
-		}
-		c.empty = true
-		if c.lines++; c.lines > maxLines {
+			return n, nil
+		case c.lines == maxLines:
 			io.WriteString(c.Conn, "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
 			lingerClose(c.Conn)
-			return 0
+			return 0, errManyLines
+		default:
+			c.lines++
+			c.empty = true
 		}
 	}
-	return n
+	return n, nil
 }
+
+// errManyLines is an error that the http.Server does not send to the client,
+// which has got one already.
+var errManyLines = &net.OpError{Op: "read", Err: errors.New("too many header lines")}
 
 // CloseWrite lets the http.Server wait for a client that is still sending.
 func (c *webConn) CloseWrite() error {
@@ -218,13 +204,14 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 // to respond with.
 func (w *web) respond(out http.ResponseWriter, r *http.Request, s *session) (status int, err error) {
 	const allowed = "GET, HEAD, OPTIONS"
+	host := (&url.URL{Host: r.Host}).Hostname()
 	path := strings.TrimPrefix(r.URL.Path, "/")
 	readings, err := parseReadings(strings.Split(path, ","))
 	switch {
-	case r.Host != "" && !w.allows(hostName(r.Host)): // without a host it is HTTP/1.0, which no browser uses
+	case r.Host != "" && !w.allows(host): // without a host it is HTTP/1.0, which no browser uses
 		// Otherwise, a web page could read this machine by DNS rebinding,
 		// through a browser that can reach it.
-		return http.StatusForbidden, fmt.Errorf("host name %q not allowed (use an address, or allow it with --name)", hostName(r.Host))
+		return http.StatusForbidden, fmt.Errorf("host name %q not allowed (use an address, or allow it with --name)", host)
 	case r.Method == http.MethodOptions:
 		out.Header().Set("Allow", allowed)
 		out.WriteHeader(http.StatusNoContent)
@@ -251,17 +238,17 @@ func (w *web) respond(out http.ResponseWriter, r *http.Request, s *session) (sta
 	case err != nil:
 		return http.StatusBadRequest, err
 	}
-	q, err := parseQuery(r.URL.RawQuery)
+	query, interval, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
 	setKind(out, plainText)
-	lines := printer{w: out, header: q.header}
-	if q.time {
-		lines.timeFormat = timeFormat(q.interval)
+	lines := printer{w: out, header: query.Has("header")}
+	if query.Has("time") {
+		lines.timeFormat = timeFormat(interval)
 	}
-	if q.stream {
-		w.stream(out, r, s, readings, q.interval, &lines)
+	if query.Has("interval") {
+		w.stream(out, r, s, readings, interval, &lines)
 		return 0, nil
 	}
 	l, failed := w.read(s, readings, lines.header)
@@ -273,34 +260,23 @@ func (w *web) respond(out http.ResponseWriter, r *http.Request, s *session) (sta
 	return 0, nil
 }
 
-// A lineQuery is the part of a request for readings after the question mark.
-type lineQuery struct {
-	stream       bool
-	interval     time.Duration
-	time, header bool // count by presence
-}
-
-func parseQuery(text string) (q lineQuery, err error) {
-	fields, err := url.ParseQuery(text)
+// parseQuery parses the part of a request for readings after the question mark.
+func parseQuery(text string) (query url.Values, interval time.Duration, err error) {
+	query, err = url.ParseQuery(text)
 	if err != nil {
-		return q, fmt.Errorf("invalid query %q (known: interval, time, header)", text)
+		return nil, 0, fmt.Errorf("invalid query %q (known: interval, time, header)", text)
 	}
-	for name, values := range fields {
-		switch name {
-		case "interval":
-			q.stream = true
-			if q.interval, err = parseInterval(values[0]); err != nil {
-				return q, fmt.Errorf("invalid interval %q: %w", values[0], err)
-			}
-		case "time":
-			q.time = true
-		case "header":
-			q.header = true
-		default:
-			return q, fmt.Errorf("unknown query %q (known: interval, time, header)", name)
+	for name := range query {
+		if name != "interval" && name != "time" && name != "header" {
+			return nil, 0, fmt.Errorf("unknown query %q (known: interval, time, header)", name)
 		}
 	}
-	return q, nil
+	if query.Has("interval") {
+		if interval, err = parseInterval(query.Get("interval")); err != nil {
+			return nil, 0, fmt.Errorf("invalid interval %q: %w", query.Get("interval"), err)
+		}
+	}
+	return query, interval, nil
 }
 
 const plainText = "text/plain; charset=utf-8"
@@ -380,11 +356,7 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 			return
 		}
 		c = c.next(time.Now())
-		select {
-		case <-time.After(time.Until(c.due)):
-		case <-r.Context().Done():
-			return
-		case <-w.ctx.Done():
+		if sleep(r.Context(), time.Until(c.due)) != nil {
 			return
 		}
 	}
@@ -394,17 +366,6 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 func setKind(out http.ResponseWriter, kind string) {
 	out.Header().Set("Content-Type", kind)
 	out.Header().Set("Cache-Control", "no-store")
-}
-
-// hostName returns the host of a request without its port and brackets.
-func hostName(host string) string {
-	if name, port, err := net.SplitHostPort(host); err == nil && strings.Trim(port, "0123456789") == "" {
-		return name
-	}
-	if inner, ok := strings.CutPrefix(host, "["); ok {
-		return strings.TrimSuffix(inner, "]")
-	}
-	return host
 }
 
 // allows reports whether the host of a request is an address or an allowed

@@ -201,7 +201,8 @@ func FuzzHeaders(f *testing.F) {
 	f.Add(bytes.Repeat([]byte("a\n"), maxLines+1), []byte{100})
 	f.Fuzz(func(t *testing.T, in, cuts []byte) {
 		read := func(chunks [][]byte, size int) string {
-			conn := &webConn{Conn: &tape{chunks: chunks}, session: new(session), empty: true}
+			tape := &tape{chunks: chunks}
+			conn := &webConn{Conn: tape, input: bufio.NewReader(tape), session: new(session), empty: true}
 			var text strings.Builder
 			io.CopyBuffer(&text, struct{ io.Reader }{conn}, make([]byte, size))
 			return text.String()

@@ -33,7 +33,7 @@ type session struct {
 
 	in      [512]byte // input of one read
 	scan    scanner
-	begun   []byte // input that is HTTP and not read yet; after the first bytes a part of in
+	begun   []byte // input that is HTTP
 	last    [requests]reply
 	asked   [requests]int
 	scrapes int // number of requests for the metrics
