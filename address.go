@@ -82,7 +82,6 @@ func (a address) reachable(at net.Addr) string {
 	return " (" + strings.Join(names, ", ") + ")"
 }
 
-// defaultPort is the port if none is given.
 var defaultPort = "5000"
 
 // dialAddresses returns the addresses to dial: those that were typed, with the

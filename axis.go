@@ -12,7 +12,6 @@ type scale struct {
 	parts, rows int // between the lowest and the highest line, and from each line to the next
 }
 
-// height returns the number of rows.
 func (s scale) height() int { return s.parts*s.rows + 1 }
 
 // dot returns the row of dots for a value. The values of the lines lie on them.

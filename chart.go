@@ -48,7 +48,6 @@ func (c *chart) snapshot() chart {
 	return copied
 }
 
-// add adds a line from the poller.
 func (c *chart) add(l line) {
 	if l.begins {
 		c.gap()
@@ -66,7 +65,6 @@ func (c *chart) add(l line) {
 	}
 }
 
-// say shows a message for a while.
 func (c *chart) say(message string, now time.Time) {
 	c.message, c.messageAt = message, now
 }
@@ -163,7 +161,6 @@ func (c *chart) drawPanels(f *frame, h int) (hidden int) {
 	return hidden
 }
 
-// panels returns the panels for the window.
 func (c *chart) panels() (panels []*panel) {
 	right := c.right()
 	begin, _ := slices.BinarySearch(c.times, right-c.window)
@@ -288,17 +285,13 @@ func (c *chart) waiting() string {
 // button returns the label of the button, which is short if the message needs
 // the space.
 func (c *chart) button(now time.Time, w int) string {
-	text := "[ running: click or press space to pause ]"
-	short := "[ running: space ]"
+	state, change := "running", "pause"
 	if c.stopped {
-		text = "[ paused: click or press space to resume ]"
-		short = "[ paused: space ]"
+		state, change = "paused", "resume"
 	}
-	if message := c.shownMessage(now); message != "" {
-		w -= 1 + cells(message)
-	}
-	if cells(text) > w {
-		return short
+	text := fmt.Sprintf("[ %s: click or press space to %s ]", state, change)
+	if beside := c.shownMessage(now); cells(strings.TrimSpace(text+" "+beside)) > w {
+		return fmt.Sprintf("[ %s: space ]", state)
 	}
 	return text
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"strings"
 	"unicode/utf8"
 )
@@ -78,11 +79,12 @@ func (f *frame) putBox(lines []string) {
 	}
 }
 
-// toASCII replaces all other characters, which only names contain.
+// toASCII replaces the lines of axes, and all other characters that names contain.
 func (f *frame) toASCII() {
+	lines := map[rune]rune{'│': '|', '┤': '+', '·': '.', '╌': '-'}
 	for i, r := range f.runes {
 		if r >= utf8.RuneSelf {
-			f.runes[i] = '?'
+			f.runes[i] = cmp.Or(lines[r], '?')
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -111,36 +110,31 @@ func (g *gate) counting(names []string) (groups [][]int) {
 }
 
 func (g *gate) holds(l line) bool {
-	if math.IsNaN(g.below) {
-		return slices.ContainsFunc(g.groups, func(columns []int) bool {
-			return slices.ContainsFunc(columns, func(i int) bool { return l.value(i) > g.above })
-		})
-	}
+	onlyAbove := math.IsNaN(g.below)
 	for _, columns := range g.groups {
-		known := false
+		var known extent
 		for _, i := range columns {
-			x := l.value(i)
-			if x >= g.below || x <= g.above {
-				return false
-			}
-			known = known || !math.IsNaN(x)
+			known.add(l.value(i))
 		}
-		if !known {
+		switch {
+		case onlyAbove && known.n > 0 && known.max > g.above:
+			return true
+		case onlyAbove:
+		case known.n == 0 || known.max >= g.below || known.min <= g.above:
 			return false
 		}
 	}
-	return len(g.groups) > 0
+	return !onlyAbove && len(g.groups) > 0
 }
 
 func (g *gate) limits() string {
-	number := func(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
 	switch {
 	case math.IsNaN(g.above):
-		return "below " + number(g.below)
+		return fmt.Sprintf("below %v", g.below)
 	case math.IsNaN(g.below):
-		return "above " + number(g.above)
+		return fmt.Sprintf("above %v", g.above)
 	}
-	return "above " + number(g.above) + " and below " + number(g.below)
+	return fmt.Sprintf("above %v and below %v", g.above, g.below)
 }
 
 // text returns how long the condition has held: below 10 for 3 of 5 s.

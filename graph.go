@@ -94,7 +94,6 @@ func (g *graph) close() {
 	stderr.release()
 }
 
-// takeOver takes over the controlling terminal.
 func (g *graph) takeOver() error {
 	dev, err := tcell.NewDevTty()
 	if err == nil {
@@ -118,7 +117,6 @@ func (g *graph) attach(dev tcell.Tty, restore func(text string)) error {
 	return nil
 }
 
-// detach gives the terminal back.
 func (g *graph) detach() {
 	if t := g.terminal.Load(); t != nil {
 		t.close()

@@ -188,7 +188,6 @@ func (e extent) with(other extent) extent {
 	return extent{e.n + other.n, min(e.min, other.min), max(e.max, other.max), e.sum + other.sum}
 }
 
-// extentOf returns the extent of numbers.
 func extentOf(numbers []float64) extent {
 	var e extent
 	for _, x := range numbers {

@@ -113,27 +113,19 @@ func (p *panel) draw(f *frame, s stretch, left int, ticks []label) {
 	p.drawLegend(f)
 }
 
-// drawAxis draws the y axis.
 func (p *panel) drawAxis(f *frame, left int) {
-	line, tick := "│", "┤"
-	if p.ascii {
-		line, tick = "|", "+"
-	}
 	for row := range p.rows {
-		f.put(left-1, p.y+1+row, quiet, line)
+		f.put(left-1, p.y+1+row, quiet, "│")
 	}
 	for _, l := range p.labels() {
 		f.put(left-2-cells(l.text), p.y+1+l.at, plain, l.text)
-		f.put(left-1, p.y+1+l.at, quiet, tick)
+		f.put(left-1, p.y+1+l.at, quiet, "┤")
 	}
 }
 
 // drawGrid draws the lines of the axes, and one at the number of CPUs.
 func (p *panel) drawGrid(f *frame, left int, ticks []label) {
-	dot, rule := "·", "╌"
-	if p.ascii {
-		dot, rule = ".", "-"
-	}
+	const dot = "·"
 	for _, l := range p.axis.labels() {
 		line := []rune(strings.Repeat(dot+" ", (f.w-left+1)/2))
 		for _, tick := range ticks { // no dots next to those of the vertical lines
@@ -147,11 +139,10 @@ func (p *panel) drawGrid(f *frame, left int, ticks []label) {
 		}
 	}
 	if cpus := float64(p.cpus); p.cpus > 0 && cpus < p.axis.high {
-		f.put(left, p.y+1+p.axis.dot(cpus)/4, quiet, strings.Repeat(rule, f.w-left))
+		f.put(left, p.y+1+p.axis.dot(cpus)/4, quiet, strings.Repeat("╌", f.w-left))
 	}
 }
 
-// drawLegend draws the legend under the curves.
 func (p *panel) drawLegend(f *frame) {
 	y := p.bottom()
 	if p.last {

@@ -208,7 +208,6 @@ func (p *poller) poll(ctx context.Context, ws []word, missed <-chan time.Time) (
 	return p.line(at, ws), p.brake.wait(ctx)
 }
 
-// record stores the replies to the current poll.
 func (h *host) record(ws []word, replies [][]string) {
 	h.replies = replies
 	h.settled = h.settled || len(ws) > 0

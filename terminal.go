@@ -93,7 +93,6 @@ func lacksBraille(term string) bool {
 	return slices.Contains([]string{"linux", "vt100", "vt102", "vt220", "vt320", "wsvt25", "cons25", "sun", "ansi"}, kind)
 }
 
-// close gives the terminal back.
 func (t *terminal) close() {
 	ended := make(chan struct{})
 	go func() { // ends with the library's goroutines, or with the process
