@@ -193,12 +193,16 @@ func (s *stat) parse(text []byte, each bool) (ok bool) {
 		} else if n := cpuNumber(name); n >= 0 {
 			s.cpus++
 			s.set = withCPU(s.set, n)
+			if !each && s.total != (counts{}) {
+				continue
+			}
+			if c, ok := parseCounts(numbers); ok {
+				s.rows = append(s.rows, row{n, c})
+			}
 		}
 	}
+	s.rows = inOrder(s.rows)
 	summed := s.total == counts{}
-	if each || summed {
-		s.rows = parseRows(text)
-	}
 	ok = total && !each || len(s.rows) > 0
 	if summed {
 		s.sum()
@@ -234,21 +238,6 @@ func cpuNumber(name []byte) int {
 		return -1
 	}
 	return int(n)
-}
-
-// parseRows parses the rows of the CPUs and ignores invalid ones.
-func parseRows(text []byte) (rows []row) {
-	for line := range bytes.Lines(text) {
-		name, numbers, _ := bytes.Cut(line, []byte(" "))
-		number := cpuNumber(name)
-		if number < 0 {
-			continue
-		}
-		if c, ok := parseCounts(numbers); ok {
-			rows = append(rows, row{number, c})
-		}
-	}
-	return inOrder(rows)
 }
 
 // fileOrder is the order of the modes in /proc/stat, as in proc(5). Kernels

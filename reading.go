@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -163,38 +164,19 @@ func (g gain) busy() float64 {
 	return min(max(0, 100*(g.sum-g.mode[modeIdle]-g.mode[modeIowait])/g.sum), 100)
 }
 
-// shares returns the percentage of each mode, rounded to tenths that add up to
-// 100: all are rounded down, and those with the largest remainders get the
-// missing tenths.
+// shares returns the percentage of each mode, in tenths that add up to 100,
+// because the sums of the first modes are rounded, not each by itself.
 func (g gain) shares() []float64 {
-	percent := make([]float64, modes)
 	if !g.known() {
-		for i := range percent {
-			percent[i] = math.NaN()
-		}
-		return percent
+		return slices.Repeat([]float64{math.NaN()}, modes)
 	}
-	var tenths [modes]int
-	var rest [modes]float64
-	left := 1000
-	for i, n := range g.mode {
-		exact := 1000 * n / g.sum
-		tenths[i] = int(exact)
-		rest[i] = exact - float64(tenths[i])
-		left -= tenths[i]
-	}
-	for ; left > 0; left-- {
-		largest := 0
-		for i := range rest {
-			if rest[i] > rest[largest] {
-				largest = i
-			}
-		}
-		tenths[largest]++
-		rest[largest]--
-	}
-	for i, n := range tenths {
-		percent[i] = float64(n) / 10
+	var percent []float64
+	sum, tenths := 0.0, 0.0
+	for _, n := range g.mode {
+		sum += n
+		before := tenths
+		tenths = math.Round(1000 * sum / g.sum)
+		percent = append(percent, (tenths-before)/10)
 	}
 	return percent
 }
@@ -202,10 +184,7 @@ func (g gain) shares() []float64 {
 // cores returns how busy each CPU was. Column n is CPU n. A CPU that is not in
 // both samples was offline for part of the time, so it is NaN.
 func cores(from, to *sample) []float64 {
-	percent := make([]float64, to.width)
-	for i := range percent {
-		percent[i] = math.NaN()
-	}
+	percent := slices.Repeat([]float64{math.NaN()}, to.width)
 	old := from.rows
 	for i := range to.rows {
 		now := &to.rows[i]

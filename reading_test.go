@@ -143,11 +143,14 @@ func FuzzStat(f *testing.F) {
 func checkRatchet(t *testing.T, from, to []byte) {
 	var r ratchet
 	held := map[int]counts{}
-	r.hold(parseRows(from))
+	var old, new stat
+	old.parse(from, true)
+	r.hold(old.rows)
 	for _, before := range r.held {
 		held[before.cpu] = before.counts
 	}
-	r.hold(parseRows(to))
+	new.parse(to, true)
+	r.hold(new.rows)
 	for _, now := range r.held {
 		before := held[now.cpu]
 		for mode := range before {
