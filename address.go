@@ -97,7 +97,7 @@ func dialAddresses(network string, typed []address, port string) ([]address, err
 			continue
 		}
 		if isNumber(a.host) {
-			return nil, fmt.Errorf("missing host before port %s%s", a.host, portHint(textsOf(typed, ""), a.host))
+			return nil, fmt.Errorf("missing host before port %s%s", a.host, portHint(operandsOf(typed), a.host))
 		}
 		if addrs[i], err = dialAddress(network, a, port); err != nil {
 			return nil, err
@@ -106,21 +106,21 @@ func dialAddresses(network string, typed []address, port string) ([]address, err
 	return addrs, nil
 }
 
-// textsOf returns what was typed for a network. Operands have none yet.
-func textsOf(typed []address, network string) (texts []string) {
+// operandsOf returns the operands as they were typed: they have no network yet.
+func operandsOf(typed []address) (operands []string) {
 	for _, a := range typed {
-		if a.network == network {
-			texts = append(texts, a.host)
+		if a.network == "" {
+			operands = append(operands, a.host)
 		}
 	}
-	return texts
+	return operands
 }
 
 // attachPort makes the second operand the port of the first if it is a number,
 // or if it is the last and the name of a service.
 func attachPort(typed []address) ([]address, error) {
 	typed = slices.Clone(typed)
-	hosts := textsOf(typed, "")
+	hosts := operandsOf(typed)
 	if len(hosts) < 2 || !isNumber(hosts[1]) && (len(hosts) > 2 || !isService(hosts[1])) {
 		return typed, nil
 	}

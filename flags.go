@@ -209,9 +209,11 @@ func isValue(rest string) bool {
 }
 
 func unknownOption(name string) error {
-	var known []string
+	hint := habits[name]
 	for _, o := range optionTable() {
-		known = append(known, "--"+o.name())
+		if long := "--" + o.name(); hint == "" && isNear(name, long) {
+			hint = fmt.Sprintf(" (did you mean %s?)", long)
+		}
 	}
-	return usagef("unknown option %s%s", quoteOdd(name), optionHint(name, known))
+	return usagef("unknown option %s%s", quoteOdd(name), hint)
 }

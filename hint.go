@@ -12,27 +12,19 @@ import (
 // A hint is what the user probably meant, in parentheses after a space, or "" if
 // that is not known.
 
-// optionHint is about an option that is not among the known ones.
-func optionHint(name string, known []string) string {
-	switch name {
-	case "-V":
-		return " (did you mean --version?)"
-	case "-n": // as in ping -c, top -n
-		return " (for a number of lines: -c)"
-	case "-d": // as in top
-		return " (for an interval: -i)"
-	}
-	for _, long := range known {
-		if len(name) > 4 && len(long) > 4 && isNear(name, long) {
-			return fmt.Sprintf(" (did you mean %s?)", long)
-		}
-	}
-	return ""
+// habits are about options of other programs.
+var habits = map[string]string{
+	"-V": " (did you mean --version?)",
+	"-n": " (for a number of lines: -c)", // as in ping -c, top -n
+	"-d": " (for an interval: -i)",       // as in top
 }
 
 // isNear reports whether a is probably a misspelling of b: one letter missing
 // or added, two neighbors swapped, or a letter or two wrong.
 func isNear(a, b string) bool {
+	if min(len(a), len(b)) <= len("--ab") { // too short to tell
+		return false
+	}
 	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
 		a, b = a[1:], b[1:]
 	}

@@ -47,6 +47,11 @@ func (c *column) extent(from, to int) extent {
 	return e.with(extentOf(c.numbers[end*blockSize : to]))
 }
 
+// from returns a copy of the numbers from the beginning of a block on.
+func (c column) from(n int) column {
+	return column{slices.Clone(c.numbers[n:]), slices.Clone(c.blocks[n/blockSize:])}
+}
+
 // add adds a number to each column. The columns are those of names, in which
 // earlier numbers keep their names.
 func (h *history) add(at time.Time, names []string, numbers []float64) {
@@ -81,27 +86,23 @@ func (h *history) drop(n int) {
 	n -= n % blockSize
 	h.times = slices.Clone(h.times[n:])
 	for i, c := range h.columns {
-		h.columns[i] = column{slices.Clone(c.numbers[n:]), slices.Clone(c.blocks[n/blockSize:])}
+		h.columns[i] = c.from(n)
 	}
 }
 
 // rename moves the numbers to the new places of their columns.
 func (h *history) rename(names []string) {
-	was := map[string]column{}
-	for i, name := range slices.Backward(h.names) { // backward, so that the first of two equal names counts
-		was[name] = h.columns[i]
-	}
-	h.columns = make([]column, len(names))
+	columns := make([]column, len(names))
 	for i, name := range names {
-		old, ok := was[name]
-		if !ok {
-			for range h.times {
-				old.add(math.NaN())
-			}
+		if was := slices.Index(h.names, name); was >= 0 { // of two columns, which may have the same name
+			columns[i] = h.columns[was].from(0)
+			continue
 		}
-		h.columns[i] = column{slices.Clone(old.numbers), slices.Clone(old.blocks)} // two may have the same name
+		for range h.times {
+			columns[i].add(math.NaN())
+		}
 	}
-	h.names = names
+	h.names, h.columns = names, columns
 }
 
 // newest returns the time of the newest numbers.

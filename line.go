@@ -144,9 +144,6 @@ type summary struct {
 }
 
 func (s *summary) show(l line) error {
-	if s.columns == nil {
-		s.columns = map[string]*extent{}
-	}
 	for i, name := range l.names {
 		e := s.columns[name]
 		if e == nil {

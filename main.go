@@ -188,7 +188,7 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 		go askAtInterrupts(ctx, sig.asking, b, cancel) // ends with ctx
 	}
 	var shown tee
-	var sum summary
+	sum := summary{columns: map[string]*extent{}}
 	if opt.verbose > 0 {
 		shown = append(shown, &sum)
 	}

@@ -226,7 +226,7 @@ func (opt *options) anyOf(names string) string {
 
 // check validates the options against the mode and against each other.
 func (opt *options) check() error {
-	operands := textsOf(opt.typed, "")
+	operands := operandsOf(opt.typed)
 	stdin := slices.Contains(operands, "-")
 	opt.replay = stdin && !opt.listen
 	for _, rule := range []struct {
@@ -267,7 +267,7 @@ func (opt *options) resolve() (err error) {
 	case opt.ipv6:
 		network = "tcp6"
 	}
-	switch operands := textsOf(opt.typed, ""); {
+	switch operands := operandsOf(opt.typed); {
 	case slices.Contains(operands, ""): // "$HOST" when HOST is not set
 		err = errors.New("empty argument")
 	case opt.replay && len(operands) > 1:
@@ -335,7 +335,7 @@ func (opt *options) setHints() {
 		case a.host == "version":
 			a.hint = " (for the version: cpunc --version)"
 		case slices.Contains(words[:readings], a.host):
-			a.hint = readingsHint(opt.read, textsOf(opt.typed, ""))
+			a.hint = readingsHint(opt.read, operandsOf(opt.typed))
 		case follows: // the command may fail later than this
 			a.hint = quoteHint(line)
 		}

@@ -65,36 +65,31 @@ func (o *outbox) add(message, text string) {
 	o.start()
 }
 
-// start starts a goroutine that writes until nothing is left. o.mu must be
-// held.
+// start starts a goroutine that writes what is held. o.mu must be held.
 func (o *outbox) start() {
 	if o.show != nil || o.written != nil || len(o.text) == 0 {
 		return
 	}
-	done := make(chan struct{})
-	o.written = done
-	go func() { // ends when all is written, or with the process
-		defer close(done)
-		for text := o.next(); text != nil; text = o.next() {
-			o.write(text) // there is nowhere to report an error
-		}
-	}()
+	o.written = make(chan struct{})
+	go o.run() // ends when all is written, or with the process
 }
 
-// next returns what to write next, or nil if that is nothing.
-func (o *outbox) next() (text []byte) {
+// run writes until nothing is left, or messages are held back.
+func (o *outbox) run() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.text) == 0 || o.show != nil {
-		o.written = nil
-		return nil
+	for len(o.text) > 0 && o.show == nil {
+		text := o.text
+		if o.dropped > 0 {
+			text = fmt.Appendf(text, "%s%d messages dropped\n", messagePrefix, o.dropped)
+		}
+		o.text, o.dropped = nil, 0
+		o.mu.Unlock()
+		o.write(text) // there is nowhere to report an error
+		o.mu.Lock()
 	}
-	text, o.text = o.text, nil
-	if o.dropped > 0 {
-		text = fmt.Appendf(text, "%s%d messages dropped\n", messagePrefix, o.dropped)
-		o.dropped = 0
-	}
-	return text
+	close(o.written)
+	o.written = nil
 }
 
 // hold holds messages back until release, and calls show with each new one.
@@ -163,42 +158,26 @@ func onPanic() {
 // cause returns the reason in an error of the system, without the operation and
 // the addresses, which the caller adds in the user's terms.
 func cause(err error) error {
-	err = innermost(err)
+	var (
+		dns  *net.DNSError
+		addr *net.AddrError
+		call *os.SyscallError
+		path *os.PathError
+	)
+	switch {
+	case errors.As(err, &dns):
+		err = resolverError(dns)
+	case errors.As(err, &addr):
+		err = errors.New(addr.Err)
+	case errors.As(err, &call):
+		err = call.Err
+	case errors.As(err, &path):
+		err = path.Err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = errors.New("timed out")
+	}
 	if runtime.GOOS == "windows" && !strings.HasSuffix(err.Error(), "...") { // its reasons are sentences
 		return errors.New(strings.TrimSuffix(err.Error(), "."))
-	}
-	return err
-}
-
-// innermost returns the reason in the words of the system.
-func innermost(err error) error {
-	var dns *net.DNSError
-	if errors.As(err, &dns) {
-		if dns.IsNotFound {
-			// Package net also says so if it cannot open the file of hosts.
-			f, err := os.Open(os.DevNull)
-			if err != nil {
-				return cause(err)
-			}
-			f.Close()
-			return errors.New(dns.Err)
-		}
-		return fmt.Errorf("cannot resolve %s: %w", quoteOdd(dns.Name), resolverError(dns))
-	}
-	var addr *net.AddrError
-	if errors.As(err, &addr) {
-		return errors.New(addr.Err)
-	}
-	var call *os.SyscallError
-	if errors.As(err, &call) {
-		return call.Err
-	}
-	var path *os.PathError
-	if errors.As(err, &path) {
-		return path.Err
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return errors.New("timed out")
 	}
 	return err
 }
@@ -206,14 +185,23 @@ func innermost(err error) error {
 // resolverError returns why a name could not be resolved, without the address
 // of the resolver.
 func resolverError(dns *net.DNSError) error {
+	reason := dns.Unwrap()
 	switch {
+	case dns.IsNotFound:
+		// Package net also says so if it cannot open the file of hosts.
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return cause(err)
+		}
+		f.Close()
+		return errors.New(dns.Err)
 	case dns.IsTimeout:
-		return errors.New("timed out")
-	case errors.As(dns.Unwrap(), new(*os.SyscallError)):
-		return cause(dns.Unwrap())
+		reason = os.ErrDeadlineExceeded
+	case !errors.As(reason, new(*os.SyscallError)):
+		// Package net keeps only the text: dial udp 192.0.2.1:53: network is unreachable.
+		reason = errors.New(strings.TrimSpace(dns.Err[strings.LastIndex(dns.Err, ": ")+1:]))
 	}
-	// Package net keeps only the text: dial udp 192.0.2.1:53: network is unreachable.
-	return errors.New(strings.TrimSpace(dns.Err[strings.LastIndex(dns.Err, ": ")+1:]))
+	return fmt.Errorf("cannot resolve %s: %w", quoteOdd(dns.Name), cause(reason))
 }
 
 // isPlain reports whether s can be printed as it is: valid UTF-8 without

@@ -158,18 +158,14 @@ func (t *terminal) Write(text []byte) (int, error) {
 }
 
 // Drain and Stop change the modes of the terminal, which release has restored.
-func (t *terminal) Drain() error {
-	if t.released.Load() {
-		return nil
-	}
-	return t.Tty.Drain()
-}
+func (t *terminal) Drain() error { return t.unlessReleased(t.Tty.Drain) }
+func (t *terminal) Stop() error  { return t.unlessReleased(t.Tty.Stop) }
 
-func (t *terminal) Stop() error {
+func (t *terminal) unlessReleased(change func() error) error {
 	if t.released.Load() {
 		return nil
 	}
-	return t.Tty.Stop()
+	return change()
 }
 
 func (t *terminal) Read(p []byte) (int, error) {
