@@ -284,8 +284,8 @@ func (p prefixes) admit(addr net.Addr) bool {
 }
 
 // unreachable returns a prefix whose addresses cannot connect to a listener at addr,
-// because it is on the loopback interface, and the port of the listener.
-func (p prefixes) unreachable(addr net.Addr) (prefix, port string) {
+// because it is on the loopback interface, and the command for all interfaces.
+func (p prefixes) unreachable(addr net.Addr) (prefix, instead string) {
 	at, ok := addr.(*net.TCPAddr)
 	if !ok || !at.IP.IsLoopback() {
 		return "", ""
@@ -293,8 +293,25 @@ func (p prefixes) unreachable(addr net.Addr) (prefix, port string) {
 	loopback := prefixes{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	for _, one := range p {
 		if !slices.ContainsFunc(loopback, one.Overlaps) {
-			return strings.TrimSuffix(strings.TrimSuffix(one.String(), "/32"), "/128"), strconv.Itoa(at.Port)
+			all := netip.IPv4Unspecified()
+			if slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Addr().Is6() }) {
+				all = netip.IPv6Unspecified()
+			}
+			return prefixes{one}.String(), fmt.Sprintf("cpunc -l -a %s %s %d", p, all, at.Port)
 		}
 	}
 	return "", ""
+}
+
+// String returns the list in the form that add takes.
+func (p prefixes) String() string {
+	var list []string
+	for _, one := range p {
+		text := one.String()
+		if one.IsSingleIP() {
+			text = one.Addr().String()
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, ",")
 }

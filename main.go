@@ -376,8 +376,8 @@ func listen(ctx context.Context, opt *options) error {
 			return fmt.Errorf("listen %s: %w%s", addr, cause(err), serviceHint(addr.host))
 		}
 		say("listening on %s%s", quoteOdd(ln.Addr().String()), addr.reachable(ln.Addr()))
-		if one, port := opt.allow.unreachable(ln.Addr()); one != "" {
-			say("warning: %s cannot connect, because cpunc listens on the loopback interface only (all interfaces: cpunc -l 0.0.0.0 %s)", one, port)
+		if one, instead := opt.allow.unreachable(ln.Addr()); one != "" {
+			say("warning: %s cannot connect, because cpunc listens on the loopback interface only (all interfaces: %s)", one, instead)
 		}
 	}
 	background, stop := context.WithCancel(ctx) // ends with the last connection, perhaps before ctx
