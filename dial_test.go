@@ -449,3 +449,25 @@ func TestBacklogFull(t *testing.T) {
 	}
 	conn.Close()
 }
+
+func TestDialHint(t *testing.T) {
+	refused := errors.New("dial: connection refused")
+	for _, test := range []struct {
+		host, port string
+		err        error
+		want       string
+	}{
+		{"web1", "5000", refused, " (to serve there, on all interfaces: cpunc -l 0.0.0.0 5000)"},
+		{"2001:db8::1", "80", refused, " (to serve there, on all interfaces: cpunc -l :: 80)"},
+		{"127.0.0.2", "5000", refused, " (to serve: cpunc -l 127.0.0.2 5000)"},
+		{"::1", "5000", refused, " (to serve: cpunc -l ::1 5000)"},
+		{"cpunc.sock", "", refused, ""},
+		{"web1", "5000", errors.New("dial: no route to host"), ""},
+		{"go.mod", "5000", errors.New("dial: no such host"), " (for this file: - <go.mod)"},
+		{"page", "5000", errors.New("dial: no such host"), ""},
+	} {
+		if got := dialHint(test.host, test.port, test.err); got != test.want {
+			t.Errorf("dialHint(%q, %q, %q) = %q, want %q", test.host, test.port, test.err, got, test.want)
+		}
+	}
+}

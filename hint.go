@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -92,6 +94,26 @@ func hostHint(s string) string {
 		s = host
 	}
 	return suggest(" (over ssh: cpunc -e 'ssh %s cpunc -l -')", s)
+}
+
+// dialHint is about a host that cannot be connected to.
+func dialHint(host, port string, err error) string {
+	ip, _ := netip.ParseAddr(host)
+	switch reason := err.Error(); {
+	case port == "": // a command or a socket
+	case strings.HasSuffix(reason, "no such host"):
+		if file, err := os.Stat(host); err == nil && file.Mode().IsRegular() && file.Size() > 0 { // the one that > made is empty
+			return suggest(" (for this file: - <%s)", host)
+		}
+	case !strings.HasSuffix(reason, "connection refused"):
+	case host == "localhost" || ip.IsLoopback():
+		return suggest(" (to serve: cpunc -l %s)", host+" "+port)
+	case ip.Is6():
+		return suggest(" (to serve there, on all interfaces: cpunc -l :: %s)", port)
+	default:
+		return suggest(" (to serve there, on all interfaces: cpunc -l 0.0.0.0 %s)", port)
+	}
+	return ""
 }
 
 // serviceHint is about a host to listen on that may be meant as a port.

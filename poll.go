@@ -330,6 +330,9 @@ func (p *poller) redial(ctx context.Context, h *host) {
 // connect dials h. At the end of the run, the connection is closed with bye.
 func (p *poller) connect(ctx context.Context, h *host) error {
 	conn, err := p.dial(ctx, h.address)
+	if err != nil && h.hint == "" && !p.survives(h, err) {
+		return withHint(err, dialHint(h.host, h.port, err))
+	}
 	if err != nil {
 		return withHint(err, h.hint)
 	}
