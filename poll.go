@@ -290,6 +290,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	if len(ws) == 0 {
 		return [][]string{}, nil
 	}
+	first := !h.peer.everReplied
 	replies, err := h.peer.ask(ws, p.wait, p.first)
 	if _, stale := err.(staleError); stale && h.peer.hasReplied() && p.survives(h, err) && h.network != command {
 		// The listener may have closed the idle connection long ago, or may
@@ -302,6 +303,9 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	}
 	switch {
 	case err == nil:
+		if first && h.network == command && h.hint != "" {
+			say("warning: %s: cpunc without -l prints cpu, whatever the request is%s", h, h.hint)
+		}
 		return replies, nil
 	case isRefusal(err):
 		return replies, h.wrap(err)
