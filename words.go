@@ -118,6 +118,15 @@ func (w word) column(c int) string {
 	return table[w].columns[c]
 }
 
+// hasColumn reports whether a column in replies to w has this name.
+func (w word) hasColumn(name string) bool {
+	if w.width() == 0 {
+		c, err := strconv.Atoi(strings.TrimPrefix(name, "cpu"))
+		return err == nil && c >= 0 && w.column(c) == name
+	}
+	return slices.Contains(table[w].columns, name)
+}
+
 // words are the names of all words. The readings come first.
 var words = func() (names []string) {
 	for _, r := range table {
@@ -138,6 +147,11 @@ func parseReadings(names []string) ([]word, error) {
 		}
 		w := slices.Index(words[:readings], name)
 		if w < 0 {
+			for w := range word(readings) {
+				if w.hasColumn(name) {
+					return nil, fmt.Errorf("unknown reading %q (a column of %s)", name, w)
+				}
+			}
 			return nil, fmt.Errorf("unknown reading %q (choose from %s)", name, strings.Join(words[:readings], ", "))
 		}
 		if slices.Contains(ws, word(w)) {
