@@ -78,7 +78,8 @@ func readGroup(named string) (u *usage, at time.Time, err error) {
 // The smallest one counts: a quota of the group or of an ancestor, its cpuset,
 // or the CPUs online.
 func (u *usage) setLimits(h hierarchies, accounts controlGroup) error {
-	u.limit = float64(onlineCPUs())
+	online, _, _ := readText(sysFile("devices/system/cpu/online"))
+	u.limit = float64(cmp.Or(countList(online), runtime.NumCPU()))
 	g, err := h.group("cpuset")
 	switch {
 	case err == nil:
@@ -102,12 +103,6 @@ func (u *usage) setLimits(h hierarchies, accounts controlGroup) error {
 		}
 	}
 	return nil
-}
-
-// onlineCPUs returns the number of CPUs that are online.
-func onlineCPUs() int {
-	text, _, _ := readText(sysFile("devices/system/cpu/online"))
-	return cmp.Or(countList(text), runtime.NumCPU())
 }
 
 // A controlGroup is one group in one hierarchy.
@@ -134,17 +129,17 @@ func (g controlGroup) file(name string) string {
 
 // used reads the CPU time that the group has used.
 func (g controlGroup) used() (used time.Duration, at time.Time, err error) {
-	name, key, unit := "cpuacct.usage", "", time.Nanosecond
+	name, unit := "cpuacct.usage", time.Nanosecond
 	if g.v2 {
-		name, key, unit = "cpu.stat", "usage_usec", time.Microsecond
+		name, unit = "cpu.stat", time.Microsecond
 	}
 	path := filepath.Join(g.dir, name)
 	text, at, err := readText(path)
 	if err != nil {
 		return 0, at, err
 	}
-	if key != "" {
-		text = value(text, key)
+	if g.v2 {
+		text = value(text, "usage_usec")
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 || n > math.MaxInt64/int64(unit) {

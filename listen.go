@@ -87,21 +87,15 @@ func (srv *server) serve(ctx context.Context, ln net.Listener) {
 // Other errors are temporary, such as a client that has disconnected already, so
 // it retries.
 func (srv *server) accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
-	var pause time.Duration
-	for {
+	const first = 5 * time.Millisecond
+	for pause := first; ; pause = min(2*pause, time.Second) {
 		conn, err := ln.Accept()
-		switch {
-		case ctx.Err() != nil:
-			if conn != nil {
-				conn.Close()
-			}
-			return nil, ctx.Err()
-		case err == nil, errors.Is(err, net.ErrClosed):
+		if err == nil || ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 			return conn, err
-		case pause == 0:
+		}
+		if pause == first {
 			say("accept: %v; retrying", cause(err))
 		}
-		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		sleep(ctx, pause)
 	}
 }

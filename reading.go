@@ -92,7 +92,11 @@ func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
 	// as idle once none does. The whole period then moves from one counter to
 	// the other.
 	if both := delta[modeIdle] + delta[modeIowait]; both >= 0 && both <= limit && max(delta[modeIdle], delta[modeIowait]) > limit {
-		delta[modeIdle], delta[modeIowait] = moved(delta[modeIdle], both), moved(delta[modeIowait], both)
+		if delta[modeIdle] > 0 {
+			delta[modeIdle], delta[modeIowait] = both, 0
+		} else {
+			delta[modeIdle], delta[modeIowait] = 0, both
+		}
 	}
 	for i, n := range delta {
 		switch {
@@ -106,15 +110,6 @@ func gained(from, to *sample, old, now *counts, cpus int) (g gain) {
 		}
 	}
 	return g
-}
-
-// moved returns the gain of one of two modes that gained both together: the
-// mode that increased gained all of it.
-func moved(delta, both float64) float64 {
-	if delta > 0 {
-		return both
-	}
-	return 0
 }
 
 // The fraction of the elapsed time that counters must have gained to be known,

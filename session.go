@@ -75,7 +75,13 @@ func (s *session) serveWords(ctx context.Context, conn net.Conn) error {
 		conn.SetWriteDeadline(time.Now().Add(grace))
 	})()
 	for {
-		n, readErr := s.receive(ctx, conn)
+		if s.idle > 0 {
+			conn.SetReadDeadline(time.Now().Add(s.idle))
+			if ctx.Err() != nil { // its end may have set a deadline before
+				conn.SetReadDeadline(time.Now())
+			}
+		}
+		n, readErr := conn.Read(s.in[:])
 		open, err := s.process(ctx, conn, s.in[:n])
 		if err == errHTTP {
 			return err
@@ -94,18 +100,6 @@ func (s *session) serveWords(ctx context.Context, conn net.Conn) error {
 			return s.endError(ctx, readErr)
 		}
 	}
-}
-
-// receive reads what the client sends. It fails if the client is idle for too
-// long.
-func (s *session) receive(ctx context.Context, conn net.Conn) (int, error) {
-	if s.idle > 0 {
-		conn.SetReadDeadline(time.Now().Add(s.idle))
-		if ctx.Err() != nil { // serveWords may have set its deadline before
-			return 0, ctx.Err()
-		}
-	}
-	return conn.Read(s.in[:])
 }
 
 // endError returns why a session failed, if it did. err is the error of the last
@@ -171,9 +165,7 @@ func (s *session) note(text string) {
 
 // answer adds the reply to w.
 func (s *session) answer(ctx context.Context, w word) {
-	if s.trace != nil {
-		s.trace(strconv.Quote(w.String()))
-	}
+	s.note(strconv.Quote(w.String()))
 	line, err := s.reply(ctx, w)
 	s.refuse(err)
 	if len(s.unsent) > 1<<10 && cap(s.unsent) < maxReply {
@@ -240,7 +232,7 @@ func (s *session) flush(ctx context.Context, conn net.Conn) error {
 	s.written += len(s.unsent)
 	if _, isSocket := conn.(syscall.Conn); !isSocket || s.written > minSocketBuffer {
 		conn.SetWriteDeadline(time.Now().Add(stuckTime))
-		if ctx.Err() != nil { // serveWords may have set its deadline before
+		if ctx.Err() != nil { // its end may have set a deadline before
 			conn.SetWriteDeadline(time.Now().Add(grace))
 		}
 	}
