@@ -275,10 +275,7 @@ func (p prefixes) admit(addr net.Addr) bool {
 	if len(p) == 0 {
 		return true
 	}
-	at, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return false
-	}
+	at, _ := netip.ParseAddrPort(addr.String()) // another kind of address is in no prefix
 	client := at.Addr().Unmap().WithZone("")
 	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(client) })
 }

@@ -85,7 +85,6 @@ func (c *chart) move(part float64) {
 	c.back = c.until < c.history.newest()
 }
 
-// right returns the time at which the window ends.
 func (c *chart) right() time.Duration {
 	if c.back {
 		return max(c.until, c.times[0])

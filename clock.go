@@ -103,7 +103,6 @@ func parseInterval(text string) (time.Duration, error) {
 	return d, err
 }
 
-// parsePositive parses a duration greater than 0.
 func parsePositive(text string) (time.Duration, error) {
 	d, err := parseDuration(text)
 	if err == nil && d == 0 {

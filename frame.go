@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -49,11 +50,7 @@ type frame struct {
 }
 
 func newFrame(w, h int) *frame {
-	f := &frame{w, h, make([]rune, w*h), make([]style, w*h)}
-	for i := range f.runes {
-		f.runes[i] = ' '
-	}
-	return f
+	return &frame{w, h, slices.Repeat([]rune{' '}, w*h), make([]style, w*h)}
 }
 
 // put writes text at x, y. It leaves out what is outside of the frame.

@@ -69,11 +69,6 @@ func (g *graph) show(l line) error {
 	return g.open()
 }
 
-// setCondition shows the condition of the gate, and for how long it has held.
-func (g *graph) setCondition(text string) {
-	g.change(func(c *chart) { c.condition = text })
-}
-
 // say shows a message on the chart for a while.
 func (g *graph) say(message string) {
 	g.change(func(c *chart) { c.say(message, time.Now()) })
@@ -159,7 +154,6 @@ func (g *graph) run() {
 			if err := g.suspend(); err != nil {
 				say("%v", err)
 				g.quit()
-				<-g.end
 				return
 			}
 		case <-g.end:
@@ -256,7 +250,6 @@ func (g *graph) toggle() {
 	})
 }
 
-// draw puts the picture on the screen. It waits for the terminal.
 func (g *graph) draw() {
 	t := g.terminal.Load()
 	w, h := t.screen.Size()

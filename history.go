@@ -105,7 +105,6 @@ func (h *history) rename(names []string) {
 	h.names, h.columns = names, columns
 }
 
-// newest returns the time of the newest numbers.
 func (h *history) newest() time.Duration {
 	if len(h.times) == 0 {
 		return 0
@@ -178,7 +177,6 @@ func (s stretch) covered(column int) []bin {
 	return bins
 }
 
-// with returns the extent of the numbers of both.
 func (e extent) with(other extent) extent {
 	switch {
 	case other.n == 0:

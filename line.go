@@ -74,7 +74,6 @@ func columnOf(name string) (host string, w word, c int) {
 	return host, noWord, 0
 }
 
-// decimals returns the number of decimals in a column with this name.
 func decimals(name string) int {
 	if _, w, _ := columnOf(name); w != noWord {
 		return table[w].decimals

@@ -253,7 +253,7 @@ func openGraph(opt *options, condition *gate, b brake, quit, interrupt func()) (
 	}
 	g := newGraph(newChart(opt), b, quit, interrupt)
 	if condition != nil {
-		condition.report = g.setCondition
+		condition.report = func(text string) { g.change(func(c *chart) { c.condition = text }) }
 	}
 	if opt.given["exec"] != "" {
 		return g, nil

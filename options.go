@@ -214,16 +214,6 @@ func (opt *options) add(network, text string) {
 	opt.label = ""
 }
 
-// anyOf returns the form in which one of these options was given, or "".
-func (opt *options) anyOf(names string) string {
-	for name := range strings.FieldsSeq(names) {
-		if form := opt.given[name]; form != "" {
-			return form
-		}
-	}
-	return ""
-}
-
 // check validates the options against the mode and against each other.
 func (opt *options) check() error {
 	operands := operandsOf(opt.typed)
@@ -251,8 +241,10 @@ func (opt *options) check() error {
 		{math.IsNaN(opt.below) && math.IsNaN(opt.above), "requires --below or --above", "for"},
 		{opt.below <= opt.above, "must be less than --below: the readings must be between the two", "above"},
 	} {
-		if form := opt.anyOf(rule.options); rule.applies && form != "" {
-			return usagef("%s %s", form, rule.message)
+		for name := range strings.FieldsSeq(rule.options) {
+			if form := opt.given[name]; rule.applies && form != "" {
+				return usagef("%s %s", form, rule.message)
+			}
 		}
 	}
 	return nil

@@ -12,7 +12,6 @@ var (
 	heat8     = []int{4, 4, 6, 6, 2, 3, 3, 1}
 )
 
-// curveColors returns the colors of curves on a terminal with so many colors.
 func curveColors(colors int) []int {
 	if colors < 256 {
 		return curves8
@@ -20,7 +19,6 @@ func curveColors(colors int) []int {
 	return curves256
 }
 
-// cellStyle returns the style of a cell for a terminal with so many colors.
 func cellStyle(s style, colors int) tcell.Style {
 	base := tcell.StyleDefault.Bold(s.bold)
 	switch {

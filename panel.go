@@ -33,7 +33,6 @@ const (
 // hasLimit reports whether the numbers are percentages.
 func (p *panel) hasLimit() bool { return p.reading != noWord && table[p.reading].limit > 0 }
 
-// isHeat reports whether the panel is a heat map of many CPUs.
 func (p *panel) isHeat() bool { return p.reading == coresWord && len(p.columns) >= fewestOfHeat }
 
 // isStack reports whether the columns are stacked. The last one is idle, which is
@@ -76,7 +75,6 @@ func (p *panel) scale(rows int) scale {
 // bottom returns the row under the curves.
 func (p *panel) bottom() int { return p.y + 1 + p.rows }
 
-// labels returns the labels of the y axis.
 func (p *panel) labels() []label {
 	if p.isHeat() {
 		return p.heat.labels()
@@ -84,7 +82,6 @@ func (p *panel) labels() []label {
 	return p.axis.labels()
 }
 
-// labelWidth returns the width of the longest label of the y axis.
 func (p *panel) labelWidth() (width int) {
 	for _, l := range p.labels() {
 		width = max(width, cells(l.text))
@@ -218,14 +215,10 @@ func curve(b *braille, s stretch, sc scale, column int, bins []bin, c ink) {
 // fill draws a pattern under the only curve, down to a row of dots.
 func fill(under, curve *braille, base int) {
 	for x := range 2 * curve.w {
-		lowest := -1
-		for y := range 4 * curve.h {
-			if curve.has(x, y) {
-				lowest = y
-			}
-		}
-		for y := lowest + 1; lowest >= 0 && y <= base; y++ {
-			if y%2 == 0 && x%2 == y/2%2 {
+		below := false
+		for y := range base + 1 {
+			below = below || curve.has(x, y)
+			if below && y%2 == 0 && x%2 == y/2%2 {
 				under.set(x, y, curveInk(0))
 			}
 		}
@@ -238,14 +231,9 @@ type mark struct{ x, y, curve int }
 // marksOf returns marks in every eighth column, which is a different one for
 // each curve, so that they do not cover each other, and one at the newest value.
 func marksOf(sc scale, bins []bin, curve int) (marks []mark) {
-	newest := 0
-	for x, bin := range bins {
-		if bin.n > 0 {
-			newest = x
-		}
-	}
-	for x, bin := range bins {
-		if bin.n > 0 && ((x/2+3*curve)%8 == 0 || x == newest) {
+	for x, bin := range slices.Backward(bins) {
+		newest := len(marks) == 0
+		if bin.n > 0 && ((x/2+3*curve)%8 == 0 || newest) {
 			marks = append(marks, mark{x / 2, sc.dot(bin.max) / 4, curve})
 		}
 	}

@@ -118,7 +118,6 @@ func isReading(text string) bool {
 	return err == nil && strings.Trim(text, "0123456789.eE+-") == ""
 }
 
-// wrong returns an error that says which line is not numbers.
 func (r *replay) wrong(field string) error {
 	hint := ""
 	if n := strings.Replace(field, ",", ".", 1); n != field && isReading(n) {

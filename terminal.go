@@ -30,7 +30,6 @@ const (
 	maxColumns, maxRows = 1000, 300 // the size of a terminal is not under our control
 )
 
-// checkTerminal returns an error if a chart cannot be drawn on the terminal.
 func checkTerminal() error {
 	if _, err := tcell.NewDevTty(); err != nil {
 		return fmt.Errorf("--graph requires a terminal: %w", cause(err))
