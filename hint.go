@@ -101,6 +101,8 @@ func dialHint(host, port string, err error) string {
 	ip, _ := netip.ParseAddr(host)
 	switch reason := err.Error(); {
 	case port == "": // a command or a socket
+	case strings.HasSuffix(reason, "no such host") && strings.Contains(host, ","):
+		return suggest(" (hosts are separated by spaces: %s)", strings.ReplaceAll(host, ",", " "))
 	case strings.HasSuffix(reason, "no such host"):
 		if file, err := os.Stat(host); err == nil && file.Mode().IsRegular() && file.Size() > 0 { // the one that > made is empty
 			return suggest(" (for this file: - <%s)", host)
