@@ -73,6 +73,7 @@ func (m tidy) Run() int {
 		}
 	}
 	defer signal.Stop(ignored)
+	kept() // stays open
 	goroutines, descriptors := leftovers()
 	code := m.M.Run()
 	if code != 0 {
