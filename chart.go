@@ -65,10 +65,6 @@ func (c *chart) add(l line) {
 	}
 }
 
-func (c *chart) say(message string, now time.Time) {
-	c.message, c.messageAt = message, now
-}
-
 // zoom multiplies the window by factor, within its limits.
 func (c *chart) zoom(factor float64) {
 	c.whole = false
@@ -120,14 +116,16 @@ func (c *chart) draw(now time.Time, w, h int) *frame {
 
 // keyHelp is the text that ? and h show.
 var keyHelp = []string{
-	"space, click  pause, resume  ",
-	"+  -          zoom in, out   ",
-	"left, right   back, forward  ",
-	"End           newest reading ",
-	"Ctrl-L        redraw         ",
-	"Ctrl-Z        suspend        ",
-	"q  Esc        quit           ",
-	"?  h          hide this      ",
+	"                               ",
+	" space, click  pause, resume   ",
+	" +  -          zoom in, out    ",
+	" left, right   back, forward   ",
+	" End           newest reading  ",
+	" Ctrl-L        redraw          ",
+	" Ctrl-Z        suspend         ",
+	" q  Esc        quit            ",
+	" ?  h          hide this       ",
+	"                               ",
 }
 
 // drawPanels draws as many panels as fit into the upper h rows, and returns the

@@ -78,10 +78,10 @@ func TestFrames(t *testing.T) {
 	stopped.add(line{at: noon.Add(50 * time.Second), names: cpu, columns: []string{"10.0"}})
 	stopped.add(line{at: noon.Add(55 * time.Second), names: cpu, columns: []string{"90.0"}})
 	stopped.stopped = true
-	stopped.say("localhost:5000: connection closed; reconnecting", noon.Add(55*time.Second))
+	stopped.message, stopped.messageAt = "localhost:5000: connection closed; reconnecting", noon.Add(55*time.Second)
 	zoomed := chartOf("localhost:5000", 300, cpu, square)
 	zoomed.zoom(0.5)
-	zoomed.say("localhost:5000: connection closed; reconnecting", noon.Add(50*time.Second)) // ten seconds ago
+	zoomed.message, zoomed.messageAt = "localhost:5000: connection closed; reconnecting", noon.Add(50*time.Second) // ten seconds ago
 	back := chartOf("localhost:5000", 300, cpu, sine)
 	for range 6 {
 		back.move(-0.25)

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -63,16 +62,11 @@ func (f *frame) put(x, y int, s style, text string) {
 	}
 }
 
-// putBox writes lines of equal width in the middle of the frame, with a margin
-// around them.
+// putBox writes lines of equal width in the middle of the frame.
 func (f *frame) putBox(lines []string) {
-	w := cells(lines[0]) + 2
-	x, y := max(0, (f.w-w)/2), max(0, (f.h-len(lines)-2)/2)
-	for i := range len(lines) + 2 {
-		f.put(x, y+i, bold, strings.Repeat(" ", w))
-		if i > 0 && i <= len(lines) {
-			f.put(x+1, y+i, bold, lines[i-1])
-		}
+	x, y := max(0, (f.w-cells(lines[0]))/2), max(0, (f.h-len(lines))/2)
+	for i, line := range lines {
+		f.put(x, y+i, bold, line)
 	}
 }
 

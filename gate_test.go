@@ -55,6 +55,7 @@ func TestGateOfStandardInput(t *testing.T) {
 		{"but for itself", "cpu", "@0 5", 0},
 		{"every number", "load1 load5", "1 20|20 1|1 1", 0},
 		{"an unknown one is a break, also of a CPU", "cpu0 cpu1", "5 nan|5 5", 0},
+		{"as some awks print it", "1", "-nan|5", 0},
 		{"a hole", "cpu", "@0 5|@1 5|@2 5|@9 5|@10 5|@11 5", 4 * time.Second},
 		{"a line that is missing is not one", "cpu", "@0 5|@1 5|@2 5|@4 5", 4 * time.Second},
 		{"lines that arrived together", "cpu", "@0 5|@0 5|@0 5|@1 5|@2 5|@3 5", 3 * time.Second},

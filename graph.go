@@ -71,7 +71,7 @@ func (g *graph) show(l line) error {
 
 // say shows a message on the chart for a while.
 func (g *graph) say(message string) {
-	g.change(func(c *chart) { c.say(message, time.Now()) })
+	g.change(func(c *chart) { c.message, c.messageAt = message, time.Now() })
 	time.AfterFunc(messageTime, func() { signalTo(g.changed) })
 }
 

@@ -126,14 +126,6 @@ func serviceHint(host string) string {
 	return ""
 }
 
-// nameHint is about an argument of --name that is no host name.
-func nameHint(s string) string {
-	if host, _, err := net.SplitHostPort(s); err == nil && isHostName(host) {
-		return fmt.Sprintf(" (a name has no port: --name %s)", host)
-	}
-	return ""
-}
-
 // isHostName reports whether an HTTP request can name this host.
 func isHostName(s string) bool {
 	return s != "" && isPlain(s) && !strings.ContainsAny(s, " :/")

@@ -46,9 +46,12 @@ func (l line) value(i int) float64 {
 	return number(l.columns[i])
 }
 
-// number returns a number that has been checked, or NaN for nan.
+// number returns a number that has been checked, or NaN for nan and -nan.
 func number(text string) float64 {
-	x, _ := strconv.ParseFloat(text, 64)
+	x, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return math.NaN()
+	}
 	return x
 }
 

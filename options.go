@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math"
+	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -171,11 +172,15 @@ func (opt *options) addReadings(text string) (err error) {
 }
 
 func (opt *options) addName(name string) error {
-	if !isHostName(name) {
-		return fmt.Errorf("not a host name%s", nameHint(name))
+	host, _, err := net.SplitHostPort(name)
+	switch {
+	case isHostName(name):
+		opt.names = append(opt.names, name)
+		return nil
+	case err == nil && isHostName(host):
+		return fmt.Errorf("not a host name (a name has no port: --name %s)", host)
 	}
-	opt.names = append(opt.names, name)
-	return nil
+	return errors.New("not a host name")
 }
 
 func (opt *options) addCommand(text string) error {
