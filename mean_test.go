@@ -184,9 +184,9 @@ func TestMeansOfListener(t *testing.T) {
 
 // Without a host, there are means after a minute, whatever the interval.
 func TestMeansOfThisMachine(t *testing.T) {
+	defer func(real func(source, string) *sample) { readSource = real }(readSource) // once its goroutines have ended
 	for _, interval := range []time.Duration{time.Second, 25 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			defer func(real func(source, string) *sample) { readSource = real }(readSource)
 			k := newKernel(1, quarter)
 			readSource = func(src source, _ string) *sample { return k.read(src) }
 			p := &poller{

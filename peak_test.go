@@ -382,10 +382,10 @@ func TestPeakEndsWithSession(t *testing.T) {
 
 // On this machine, the first line covers one interval, whatever other words are read.
 func TestPeakOfThisMachine(t *testing.T) {
+	defer func(real func(source, string) *sample) { readSource = real }(readSource) // once its goroutines have ended
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		k := newKernel(1, func(_, tick int) bool { return 200 <= tick && tick < 230 || 700 <= tick && tick < 720 })
-		defer func(real func(source, string) *sample) { readSource = real }(readSource)
 		readSource = func(src source, _ string) *sample { return k.read(src) }
 		p := &poller{
 			words: []word{cpuWord, peakWord, busyWord}, interval: 5 * time.Second, count: 3,

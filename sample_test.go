@@ -282,10 +282,10 @@ func TestFirstAnswerAtTheEnd(t *testing.T) {
 // The first line for this machine covers one interval, but at least 100 ms, even if -w
 // is shorter. The second one covers the next interval.
 func TestFirstLineOfThisMachine(t *testing.T) {
+	defer func(real func(source, string) *sample) { readSource = real }(readSource) // once its goroutines have ended
 	for _, text := range []string{"0", "0.25", "1", "60", "1h"} {
 		synctest.Test(t, func(t *testing.T) {
 			k := newKernel(1, quarter)
-			defer func(real func(source, string) *sample) { readSource = real }(readSource)
 			readSource = func(src source, _ string) *sample { return k.read(src) }
 			for _, keep := range []string{"", "-k"} {
 				begin := time.Now()
