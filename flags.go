@@ -144,16 +144,15 @@ func usagef(format string, args ...any) error {
 // follow operands, short options may be joined (-lv), and the value of a short
 // option may follow directly (-i2).
 func getopt(args []string, set func(o option, form, value string) error, operand func(string)) error {
+	onlyOperands := false
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
 		switch {
-		case arg == "--":
-			for _, arg := range args {
-				operand(arg)
-			}
-			return nil
-		case arg == "-", !strings.HasPrefix(arg, "-"):
+		case arg == "--" && !onlyOperands:
+			onlyOperands = true
+			continue
+		case onlyOperands, arg == "-", !strings.HasPrefix(arg, "-"):
 			operand(arg)
 			continue
 		}

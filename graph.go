@@ -54,7 +54,7 @@ func (g *graph) open() error {
 	g.done = make(chan struct{})
 	go func() { defer onPanic(); g.run() }() // ends with close
 	if isTerminal(os.Stderr) {
-		stderr.hold(func(message string) { g.say(quoteOdd(message)) })
+		stderr.divert(func(message string) { g.say(quoteOdd(message)) })
 	}
 	return nil
 }
@@ -86,7 +86,7 @@ func (g *graph) close() {
 	case <-time.After(grace): // the terminal does not take the picture
 		g.abandon()
 	}
-	stderr.release()
+	stderr.divert(nil)
 }
 
 func (g *graph) takeOver() error {

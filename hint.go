@@ -153,11 +153,10 @@ func quoteHint(line string) string {
 // quoteServerHint is about such a command whose options -l and - look like those
 // of cpunc.
 func quoteServerHint(line string) string {
-	before, found := strings.CutSuffix(line, " -")
-	if !found {
-		return ""
+	if before, found := strings.CutSuffix(line, " -"); found {
+		return quoteHint(before + " -l -")
 	}
-	return suggest(" (quote the command: -e '%s -l -')", before)
+	return ""
 }
 
 // readingsHint is about hosts that have the names of readings, after the

@@ -42,9 +42,7 @@ func (l *line) add(prefix string, ws []word, replies [][]string, cores int) {
 }
 
 // value returns column i as a number, or NaN for a gap.
-func (l line) value(i int) float64 {
-	return number(l.columns[i])
-}
+func (l line) value(i int) float64 { return number(l.columns[i]) }
 
 // number returns a number that has been checked, or NaN for nan and -nan.
 func number(text string) float64 {

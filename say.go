@@ -92,26 +92,20 @@ func (o *outbox) run() {
 	o.written = nil
 }
 
-// hold holds messages back until release, and calls show with each new one.
-func (o *outbox) hold(show func(string)) {
+// divert holds messages back and calls show with each new one, or, if that is
+// nil, has all of them written. The channel is closed when they are; it is nil if
+// there are none.
+func (o *outbox) divert(show func(string)) (written <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.show = show
-}
-
-// release has all messages written. The channel is closed when they are; it is
-// nil if there are none.
-func (o *outbox) release() (written <-chan struct{}) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.show = nil
 	o.start()
 	return o.written
 }
 
 // flush waits until all messages are written, but no longer than grace.
 func (o *outbox) flush() {
-	written := o.release()
+	written := o.divert(nil)
 	if written == nil {
 		return
 	}

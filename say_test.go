@@ -106,7 +106,7 @@ func TestOutboxHeld(t *testing.T) {
 	var written bytes.Buffer
 	o := &outbox{write: func(p []byte) error { written.Write(p); return nil }}
 	var shown []string
-	o.hold(func(message string) { shown = append(shown, message) })
+	o.divert(func(message string) { shown = append(shown, message) })
 	o.say("one")
 	o.Write([]byte("two\n"))
 	if written.Len() > 0 {
