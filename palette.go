@@ -34,14 +34,13 @@ func cellStyle(s style, colors int) tcell.Style {
 
 func cellColor(c ink, colors int) tcell.Color {
 	palette, i := curveColors(colors), int(c)-1
-	if c < 0 {
-		palette, i = heat256, int(-c)-1
-		if colors < 256 {
-			palette = heat8
-		}
-	}
-	if c == 0 {
+	switch {
+	case c == 0:
 		return tcell.ColorDefault
+	case c < 0 && colors < 256:
+		palette, i = heat8, int(-c)-1
+	case c < 0:
+		palette, i = heat256, int(-c)-1
 	}
 	return tcell.PaletteColor(palette[i%len(palette)])
 }

@@ -242,12 +242,9 @@ func beginning(text []byte, size int) (begin, dots string) {
 
 // wholeLetters returns text without a letter whose last bytes have been cut off.
 func wholeLetters(text []byte) []byte {
-	for n := len(text) - 1; n >= max(0, len(text)-utf8.UTFMax); n-- {
-		if utf8.RuneStart(text[n]) {
-			if !utf8.FullRune(text[n:]) {
-				return text[:n]
-			}
-			break
+	for n := max(0, len(text)-utf8.UTFMax); n < len(text); n++ {
+		if utf8.RuneStart(text[n]) && !utf8.FullRune(text[n:]) {
+			return text[:n]
 		}
 	}
 	return text

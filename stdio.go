@@ -77,14 +77,13 @@ func (o output) Write(text []byte) (int, error) {
 		_, err := o.Writer.Write(text)
 		done <- err
 	}()
-	var err error
+	err := errEnd
 	select {
 	case err = <-done:
 	case <-o.ctx.Done():
 		select {
 		case err = <-done: // it was almost done
 		case <-time.After(brief):
-			err = errEnd
 		}
 	}
 	switch {
