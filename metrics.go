@@ -26,6 +26,10 @@ func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *rat
 	family := func(name, kind, help string) {
 		fmt.Fprintf(text, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", name, help, kind)
 	}
+	gauge := func(name, help string, value any) {
+		family(name, "gauge", help)
+		fmt.Fprintf(text, "%s %v\n", name, value)
+	}
 	family("node_cpu_seconds_total", "counter", "Seconds the CPUs spent in each mode.")
 	ratchet.hold(cores.rows)
 	for r, ok := ratchet.next(0); ok; r, ok = ratchet.next(r.cpu + 1) {
@@ -35,9 +39,7 @@ func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *rat
 	}
 	if load.err == nil { // otherwise, the system has no load averages
 		for i, minutes := range []int{1, 5, 15} {
-			name := fmt.Sprintf("node_load%d", minutes)
-			family(name, "gauge", fmt.Sprintf("%dm load average.", minutes))
-			fmt.Fprintf(text, "%s %g\n", name, load.load[i])
+			gauge(fmt.Sprintf("node_load%d", minutes), fmt.Sprintf("%dm load average.", minutes), load.load[i])
 		}
 	}
 	if pressure := smp.sample(ctx, pressures); pressure.err == nil {
@@ -49,17 +51,13 @@ func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *rat
 		fmt.Fprintf(text, "node_uname_info{%s} 1\n", labels)
 	}
 	stat, _, _ := readText(procFile("stat"))
-	for _, m := range []struct{ field, name, help string }{
-		{"btime", "node_boot_time_seconds", "Node boot time, in unixtime."},
-		{"procs_running", "node_procs_running", "Number of processes in runnable state."},
-	} {
-		if n, err := strconv.ParseUint(value(stat, m.field), 10, 64); err == nil {
-			family(m.name, "gauge", m.help)
-			fmt.Fprintf(text, "%s %d\n", m.name, n)
-		}
+	if n, err := strconv.ParseUint(value(stat, "btime"), 10, 64); err == nil {
+		gauge("node_boot_time_seconds", "Node boot time, in unixtime.", n)
 	}
-	family("cpunc_connections", "gauge", "Open connections.")
-	fmt.Fprintf(text, "cpunc_connections %d\n", connections)
+	if n, err := strconv.ParseUint(value(stat, "procs_running"), 10, 64); err == nil {
+		gauge("node_procs_running", "Number of processes in runnable state.", n)
+	}
+	gauge("cpunc_connections", "Open connections.", connections)
 	family("cpunc_answers_total", "counter", "Replies to each word.")
 	for word := range requests {
 		fmt.Fprintf(text, "cpunc_answers_total{word=%q} %d\n", word.String(), smp.replies[word].Load())

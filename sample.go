@@ -135,23 +135,18 @@ func (s *sampler) keep(ctx context.Context, src source, now *sample) {
 	}
 }
 
-// sample returns a sample of src that is not older than a jiffy.
-func (s *sampler) sample(ctx context.Context, src source) *sample {
-	return s.sampleWithin(ctx, src, jiffy)
-}
-
-// sampleWithin returns a sample of src that is not older than age. A session that
+// sample returns a sample of src that is not older than a jiffy. A session that
 // finds none reads the kernel itself, because waking another goroutine up costs
 // more than that, and waits as long as the kernel does. Others wait for it until
 // readTimeout, or until brief after ctx is done. Their sample then contains an
 // error.
-func (s *sampler) sampleWithin(ctx context.Context, src source, age time.Duration) *sample {
+func (s *sampler) sample(ctx context.Context, src source) *sample {
 	f := s.take(ctx, src)
 	if f == nil {
 		return timedOut(src)
 	}
 	defer s.put(src, f)
-	if f.newest == nil || time.Since(f.newest.at) >= age {
+	if f.newest == nil || time.Since(f.newest.at) >= jiffy {
 		now := s.read(src)
 		if now.err != nil {
 			now.err = sourceError(src, now.err)
@@ -240,7 +235,7 @@ func (s *sampler) wantPeak(ctx context.Context, session any) *sample {
 	if now.err != nil {
 		return nil
 	}
-	return s.peaks.want(ctx, session, now, func() *sample { return s.sampleWithin(ctx, totals, 0) })
+	return s.peaks.want(ctx, session, now, func() *sample { return s.sample(ctx, totals) })
 }
 
 // wantMean says once why a young process has no means yet, and takes the samples
