@@ -122,6 +122,8 @@ func (r *replay) wrong(field string) error {
 	hint := ""
 	if n := strings.Replace(field, ",", ".", 1); n != field && isReading(n) {
 		hint = " (a decimal comma: run the program before it with LC_ALL=C)"
+	} else if strings.HasPrefix(field, "\x1f\x8b") && r.in.number == 1 { // logrotate compresses
+		hint = " (compressed with gzip: zcat FILE | cpunc -)"
 	}
 	return fmt.Errorf("standard input, line %d: not a number: %s%s", r.in.number, excerpt([]byte(field)), hint)
 }

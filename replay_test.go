@@ -67,6 +67,7 @@ func TestReplayOfOthers(t *testing.T) {
 		{"nothing", "", "", ""},
 		{"no numbers", "1\nr b swpd\n2\n", "1\n", `standard input, line 2: not a number: "r"`},
 		{"a decimal comma", "12,5\n", "", `standard input, line 1: not a number: "12,5" (a decimal comma: run the program before it with LC_ALL=C)`},
+		{"compressed", "\x1f\x8b\b\x00 x\n", "", `standard input, line 1: not a number: "\x1f\x8b\b\x00" (compressed with gzip: zcat FILE | cpunc -)`},
 		{"blank lines and names count", "# cpu\n\n1\nx\n", "1\n", `standard input, line 4: not a number: "x"`},
 		{"a time alone", "2026-01-02T15:04:05Z\n", "", "standard input, line 1: no numbers"},
 		{"not hexadecimal", "0x1p4\n", "", `standard input, line 1: not a number: "0x1p4"`},
