@@ -439,4 +439,4 @@ func valuesOf(line string) string {
 }
 
 // isGap reports whether all values of a line are nan.
-func isGap(line string) bool { return strings.Trim(valuesOf(line), "nan ") == "" }
+func isGap(line string) bool { return strings.Trim(valuesOf(line), "an ") == "" }
