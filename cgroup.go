@@ -253,7 +253,7 @@ func parseMount(line string) (m cgroupMount, ok bool) {
 	if s[0] == "cgroup" {
 		m.controllers = strings.Split(s[2], ",")
 	}
-	return m, s[0] == "cgroup" || s[0] == "cgroup2"
+	return m, filepath.IsAbs(m.point) && (s[0] == "cgroup" || s[0] == "cgroup2")
 }
 
 // unescape decodes the octal escapes of mountinfo.

@@ -181,7 +181,7 @@ func FuzzMounts(f *testing.F) {
 	for _, mount := range []struct{ root, point, path string }{
 		{"/", "/sys/fs/cgroup", "/a/b"}, {"/docker/abc", "/sys/fs/cgroup/a\\040b", "/docker/abc"},
 		{"/..", "/sys/fs/cgroup", "/"}, {"/../..", "/sys/fs/cgroup", "/../../other/deep"}, {"/", "/sys/fs/cgroup", "/../x"},
-		{"/", "/a/../b//", "/c/../../d"}, {"/", "x", "/"},
+		{"/", "/a/../b//", "/c/../../d"}, {"/", "x", "/"}, {"/", ".", "/..0"},
 	} {
 		f.Add("30 25 0:27 "+mount.root+" "+mount.point+options, mount.path)
 	}

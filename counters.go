@@ -213,11 +213,8 @@ func (s *stat) parse(text []byte, each bool) (ok bool) {
 		} else if n := cpuNumber(name); n >= 0 {
 			s.cpus++
 			s.set = withCPU(s.set, n)
-			if !each && s.total != (counts{}) {
-				continue
-			}
-			if c, ok := parseCounts(numbers); ok {
-				s.rows = append(s.rows, row{n, c})
+			if each || s.total == (counts{}) {
+				s.addRow(n, numbers)
 			}
 		}
 	}
@@ -231,6 +228,13 @@ func (s *stat) parse(text []byte, each bool) (ok bool) {
 		s.rows = nil
 	}
 	return ok
+}
+
+// addRow adds the row of a CPU, unless it is invalid.
+func (s *stat) addRow(cpu int, numbers []byte) {
+	if c, ok := parseCounts(numbers); ok {
+		s.rows = append(s.rows, row{cpu, c})
+	}
 }
 
 // sum makes the total the sum of the rows. Its set is never that of a total of

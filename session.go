@@ -75,13 +75,7 @@ func (s *session) serveWords(ctx context.Context, conn net.Conn) error {
 		conn.SetWriteDeadline(time.Now().Add(grace))
 	})()
 	for {
-		if s.idle > 0 {
-			conn.SetReadDeadline(time.Now().Add(s.idle))
-			if ctx.Err() != nil { // its end may have set a deadline before
-				conn.SetReadDeadline(time.Now())
-			}
-		}
-		n, readErr := conn.Read(s.in[:])
+		n, readErr := s.receive(ctx, conn)
 		open, err := s.process(ctx, conn, s.in[:n])
 		if err == errHTTP {
 			return err
@@ -100,6 +94,17 @@ func (s *session) serveWords(ctx context.Context, conn net.Conn) error {
 			return s.endError(ctx, readErr)
 		}
 	}
+}
+
+// receive reads what the client sends, until it has been idle for too long.
+func (s *session) receive(ctx context.Context, conn net.Conn) (int, error) {
+	if s.idle > 0 {
+		conn.SetReadDeadline(time.Now().Add(s.idle))
+		if ctx.Err() != nil { // its end may have set a deadline before
+			conn.SetReadDeadline(time.Now())
+		}
+	}
+	return conn.Read(s.in[:])
 }
 
 // endError returns why a session failed, if it did. err is the error of the last
