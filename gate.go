@@ -20,7 +20,7 @@ type gate struct {
 	all          bool          // whether every column counts, as those of standard input do
 
 	names  []string
-	groups [][]int   // the columns that count: one, or several of which some may be unknown
+	groups [][]int   // the columns that count; those of cores are one group, because a CPU may be offline
 	last   time.Time // of the line before; zero at the beginning of a run
 	gaps   []time.Duration
 	held   time.Duration // since the last break
@@ -68,7 +68,7 @@ func (g *gate) since(at time.Time) (d time.Duration, broken bool) {
 }
 
 const (
-	maxGaps = 9                     // of which the usual one is the median, so that a hole does not count
+	maxGaps = 9                     // their median is the usual one, so that a single hole does not count
 	minGap  = 50 * time.Millisecond // below that, lines have only arrived together
 )
 

@@ -44,7 +44,7 @@ func valueHint(name, value string) string {
 	return ""
 }
 
-// portHint is about a number among the operands to dial that is no port,
+// portHint is about a number among the operands to dial that is not a port,
 // because it does not follow a host.
 func portHint(operands []string, number string) string {
 	if operands[0] == number {
@@ -72,7 +72,7 @@ func portHint(operands []string, number string) string {
 	return suggest(" (with several hosts: cpunc %s)", strings.Join(hosts, " "))
 }
 
-// hostHint is about an operand that is no host.
+// hostHint is about an operand that is not a host.
 func hostHint(s string) string {
 	if strings.HasPrefix(s, "/") || strings.HasPrefix(s, "./") {
 		return suggest(" (for a Unix socket: -U %s)", s)
@@ -131,7 +131,7 @@ func isHostName(s string) bool {
 	return s != "" && isPlain(s) && !strings.ContainsAny(s, " :/")
 }
 
-// execHint is about a command that is no server.
+// execHint is about a command that is not a server.
 func execHint(line string) string {
 	fields := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\n;|&'\"", r) })
 	isCpunc := func(f string) bool { return filepath.Base(f) == "cpunc" }

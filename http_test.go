@@ -207,15 +207,6 @@ func FuzzHeaders(f *testing.F) {
 			io.CopyBuffer(&text, struct{ io.Reader }{conn}, make([]byte, size))
 			return text.String()
 		}
-		var chunks [][]byte
-		for i, rest := 0, in; len(rest) > 0; i++ {
-			n := 1
-			if len(cuts) > 0 {
-				n = min(1+int(cuts[i%len(cuts)]), len(rest))
-			}
-			chunks = append(chunks, rest[:n])
-			rest = rest[n:]
-		}
 		want := ""
 		if len(in) > 0 {
 			want = read([][]byte{in}, 4096)
@@ -225,7 +216,7 @@ func FuzzHeaders(f *testing.F) {
 				t.Errorf("a header of %d lines", n)
 			}
 		}
-		if got := read(chunks, 1+len(cuts)); got != want && strings.Count(string(in), "\n") <= maxLines {
+		if got := read(inPieces(in, cuts), 1+len(cuts)); got != want && strings.Count(string(in), "\n") <= maxLines {
 			t.Errorf("%q in pieces: %q, want %q", in, got, want)
 		}
 		if strings.Trim(want, "\r\n") == "" && want != "" {

@@ -212,6 +212,20 @@ func FuzzCuts(f *testing.F) {
 	})
 }
 
+// inPieces cuts input as it could arrive: each piece is as long as the next of cuts says,
+// which begin again, and one byte without any.
+func inPieces(in, cuts []byte) (pieces [][]byte) {
+	for i := 0; len(in) > 0; i++ {
+		n := 1
+		if len(cuts) > 0 {
+			n = min(1+int(cuts[i%len(cuts)]), len(in))
+		}
+		pieces = append(pieces, in[:n])
+		in = in[n:]
+	}
+	return pieces
+}
+
 // The choice between the two protocols depends only on the bytes, not on how they are
 // split.
 func FuzzTongue(f *testing.F) {
@@ -224,16 +238,7 @@ func FuzzTongue(f *testing.F) {
 	f.Add([]byte("\n\nfoo\nGET / HTTP/1.0\r\n"), []byte{1})
 	f.Add([]byte("\xff\xfb\x1fG\xff\xfa\x1f\xff\xff\xff\xf0ET \xff\xf1/ HTTP/1.0\r\n"), []byte{1})
 	f.Fuzz(func(t *testing.T, in, cuts []byte) {
-		var chunks [][]byte
-		for i, rest := 0, in; len(rest) > 0; i++ {
-			n := 1
-			if len(cuts) > 0 {
-				n = min(1+int(cuts[i%len(cuts)]), len(rest))
-			}
-			chunks = append(chunks, rest[:n])
-			rest = rest[n:]
-		}
-		conn := &tape{chunks: chunks}
+		conn := &tape{chunks: inPieces(in, cuts)}
 		s := &session{sampler: still(), scan: scanner{http: true}}
 		err := s.serve(context.Background(), conn)
 		if bytes.IndexByte(in, telnetIAC) >= 0 && len(in) >= maxToken { // perhaps too long a command
