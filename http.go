@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -302,13 +303,27 @@ const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; con
 // sendPage sends a file of the page.
 func sendPage(out http.ResponseWriter, name string) error {
 	text, err := page.ReadFile(name)
-	if err != nil {
+	switch {
+	case name == "page/table.js":
+		text = readingsModule()
+	case err != nil:
 		return errors.New("not found")
 	}
 	kind := map[string]string{".html": "text/html", ".css": "text/css", ".js": "text/javascript"}[path.Ext(name)]
 	setKind(out, kind+"; charset=utf-8")
 	out.Write(text)
 	return nil
+}
+
+// readingsModule is the module that tells the page which readings there are, as
+// table has them.
+func readingsModule() []byte {
+	var rows []map[string]any
+	for _, r := range table[:readings] {
+		rows = append(rows, map[string]any{"word": r.name, "title": r.title, "columns": r.columns, "limit": r.limit})
+	}
+	text, _ := json.Marshal(rows)
+	return slices.Concat([]byte("export default "), text)
 }
 
 // read returns the readings as a line, in which each reading is one text, to

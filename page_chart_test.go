@@ -91,7 +91,7 @@ func testGeometry(t *testing.T, p *tab, _ *relay) {
 			"[50 1 100 13 111 [[0 0] [0 50]]]"},
 		{"more CPUs than pixels", frame(series(strings.TrimSpace(strings.Repeat("c ", 512)), "Array(512).fill(0)"), "0", "2000", "heat", "cores"), "[f.rows, f.neighbors, f.height, f.y(0) === f.y(5), f.y(6) > f.y(5)]",
 			"[86 6 86 true true]"},
-		{"forms", "const round = x => x;", "[['cpu', 1], ['cores', 8], ['cores', 9], ['modes', 8], ['modes', 16]].map(([word, columns]) => formOf(describe(word), columns))",
+		{"forms", "const round = x => x;", "[['cpu', 1], ['cores', 8], ['cores', 9], ['modes', 8], ['modes', 16]].map(([word, columns]) => formOf(word, columns))",
 			"[lines lines heat stack lines]"}, // modes of two hosts do not add up to 100
 		{"the sample at a time", frame(ten, "0", "10000", "lines", "cpu"), "[locate(f, 1400), locate(f, 1600), locate(f, 19000)]", "[1 2 -1]"},
 		{"the column at a point", frame(series("a b c d", "[1, 2, 3, NaN]"), "0", "10000", "heat", "cores"), "[columnAt(f, 0, 13), columnAt(f, 0, 111), columnAt(f, 0, 50), columnAt(f, 0, 999)]", "[0 3 1 3]"},
@@ -136,8 +136,8 @@ func testLogs(t *testing.T, p *tab, _ *relay) {
 		{"without times", "# cpu\n1.0\n2.5", "# time cpu\n2026-01-02T15:04:04Z 1.0\n2026-01-02T15:04:05Z 2.5\n"},
 		{"without names", "-1.5 1000000\n", "# time column1 column2\n2026-01-02T15:04:05Z -1.5 1000000.0\n"},
 		{"CRLF", "# time cpu\r\n2026-01-02T15:04:05Z 12.4\r\n", "# time cpu\n2026-01-02T15:04:05Z 12.4\n"},
-		{"no line", "12.4\nfoo\n", `line 2 is no reading: "foo"`},
-		{"too few columns", "1 2\n1\n", `line 2 is no reading: "1"`},
+		{"no line", "12.4\nfoo\n", `line 2 is not a reading: "foo"`},
+		{"too few columns", "1 2\n1\n", `line 2 is not a reading: "1"`},
 		{"nothing", "\n", "no readings"},
 	} {
 		got := inPage[string](p, fmt.Sprintf(`
@@ -281,7 +281,7 @@ func testDrop(t *testing.T, p *tab, r *relay) {
 		})()`, text))
 	}
 	drop("# time cpu modes\n2026-01-02T15:04:05Z 1.0\n")
-	until(t, "why it is no log", func() bool { return p.text("#status") == `web1.log: line 2 is no reading: "2026-01-02T15:04:05Z 1.0"` })
+	until(t, "why it is no log", func() bool { return p.text("#status") == `web1.log: line 2 is not a reading: "2026-01-02T15:04:05Z 1.0"` })
 	drop("# time cpu other\n2026-01-02T15:04:05Z 1.0 7.0\n2026-01-02T16:04:05Z 3.0 9.0\n")
 	until(t, "the log", func() bool { return p.text("#status") == "web1.log: 2 readings." })
 	if begin, end, _ := p.view(); end-begin != 3_600_000 {

@@ -340,7 +340,7 @@ func inPage[T any](p *tab, body string) T {
 	p.t.Helper()
 	return evaluate[T](p, `(async () => {
 		const load = name => import(new URL('page/' + name + '.js', document.baseURI));
-		const [page, { formOf, layout, runs, layers, spans, locate, columnAt }, { Recording, Samples }, { linesOf, readLog }, { describe, READINGS }] =
+		const [page, { formOf, layout, runs, layers, spans, locate, columnAt }, { Recording, Samples }, { linesOf, readLog }, { describe }] =
 			await Promise.all(['page', 'chart', 'samples', 'save', 'readings'].map(load));
 		`+body+`
 	})()`)

@@ -5,12 +5,14 @@ import { clock, date } from './text.js';
 const MARGIN = { left: 40, top: 12, right: 28, bottom: 26 };
 
 // formOf returns how columns are drawn: stacked on each other, each as a row of a heat map, or as lines.
-export function formOf({ stacked, most = 64 }, columns) {
-	return columns <= stacked ? 'stack' : columns > most ? 'heat' : 'lines';
+export function formOf(word, columns) {
+	if (word === 'modes' && columns === 8) return 'stack'; // they add up to 100
+	return columns > (word === 'cores' ? 8 : 64) ? 'heat' : 'lines';
 }
 
 // layout returns a frame: the area of the curves, its axes, and the values of the samples at each step. size has
-// width, height and the width of a pixel; axis is what describe returns, with marks: values that get a labeled line.
+// width, height and the width of a pixel; axis has the limit of the values, if there is one, and marks, which are
+// values that get a labeled line.
 export function layout(samples, range, size, form, axis) {
 	const { left, top } = MARGIN;
 	const { begin, end } = range, length = end - begin;
@@ -103,13 +105,10 @@ function spacing(frame) {
 	return count ? sum / count : width;
 }
 
-// valueAxis returns the scale and its ticks: from 0 to 100, or, if open, between round numbers.
-function valueAxis({ min, max, height, bottom }, { open, marks = [] }) {
-	let least = 0, most = 100;
-	if (open) {
-		const known = [0, ...max, ...min, ...marks.map(({ value }) => value)].filter(value => !Number.isNaN(value));
-		[least, most] = [Math.min(...known), Math.max(...known)];
-	}
+// valueAxis returns the scale and its ticks: from 0 to the limit, or, without one, between round numbers.
+function valueAxis({ min, max, height, bottom }, { limit, marks = [] }) {
+	const known = [0, ...max, ...min, ...marks.map(({ value }) => value)].filter(value => !Number.isNaN(value));
+	const [least, most] = limit ? [0, limit] : [Math.min(...known), Math.max(...known)];
 	const step = roundOver(Math.max(most - least, 0.5) / (height < 70 ? 1 : height < 170 ? 2 : 5));
 	const from = Math.floor(least / step), to = Math.max(Math.ceil(+(most / step).toPrecision(9)), from + 1);
 	const y = value => bottom - (value / step - from) / (to - from) * height;

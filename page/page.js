@@ -3,7 +3,7 @@
 import { readPalette } from './drawing.js';
 import { Monitor } from './monitor.js';
 import { Panel, clone } from './panel.js';
-import { READINGS } from './readings.js';
+import { WORDS, describe } from './readings.js';
 import { Recording } from './samples.js';
 import { readLog, saveData, savePicture } from './save.js';
 import { clock, date, formatDuration, parseDuration, shorten, zone } from './text.js';
@@ -24,9 +24,9 @@ const settings = { read: ['cpu'], interval: 1, window: 60 };
 function readAddress() {
 	const complaints = [], query = new URLSearchParams(location.search);
 	const words = [...new Set((query.get('read') ?? 'cpu').split(','))];
-	const unknown = words.find(word => !Object.hasOwn(READINGS, word)), known = Object.keys(READINGS).join(', ');
+	const unknown = words.find(word => !WORDS.includes(word));
 	if (unknown === undefined) settings.read = words;
-	else complaints.push(`Unknown reading "${shorten(unknown)}" (choose from ${known}).`);
+	else complaints.push(`Unknown reading "${shorten(unknown)}" (choose from ${WORDS.join(', ')}).`);
 	for (const [name, limits] of Object.entries(LIMITS)) {
 		const text = query.get(name), seconds = parseDuration(text);
 		if (seconds >= limits[0] && seconds <= limits[1]) settings[name] = seconds;
@@ -387,10 +387,10 @@ for (const type of ['beforeprint', 'afterprint']) {
 }
 on(document, 'visibilitychange', () => { if (!document.hidden) monitor.wake(); });
 
-page.choices.append(...Object.entries(READINGS).map(([word, { about }]) => {
-	const choice = clone('choice'), [box, name, text] = choice.children;
+page.choices.append(...WORDS.map(word => {
+	const choice = clone('choice'), [box, name, title] = choice.children;
 	box.value = name.textContent = word;
-	text.textContent = about;
+	title.textContent = describe(word).title;
 	return choice;
 }));
 complaint = readAddress();

@@ -19,16 +19,13 @@ export class Panel {
 	// page has the functions changed(), point({panel, time, y} or null), key(event, frame), pan(ms),
 	// zoom(factor, time) and follow().
 	constructor(word, samples, page) {
-		this.word = word;
-		this.samples = samples;
-		this.axis = describe(word);
-		this.title = this.axis.title;
-		this.page = page;
+		const { title, limit } = describe(word);
+		Object.assign(this, { word, title, limit, samples, page });
 		this.frame = null; // the last
 		this.#build();
 	}
 
-	get form() { return formOf(this.axis, this.samples.names.length); }
+	get form() { return formOf(this.word, this.samples.names.length); }
 
 	// wide reports whether there are too many columns for a color each.
 	get wide() { return this.samples.names.length > COLORS; }
@@ -98,7 +95,7 @@ export class Panel {
 	draw(range, { palette, cursor, marks, stale }, size = this.size) {
 		if (this.#names !== this.samples.names) this.#buildLegend();
 		const { width, height, scale } = size, pixel = 1 / scale;
-		this.frame = layout(this.samples, range, { width, height, pixel }, this.form, { ...this.axis, marks });
+		this.frame = layout(this.samples, range, { width, height, pixel }, this.form, { limit: this.limit, marks });
 		const spot = this.#spot(cursor);
 		const pixels = { width: Math.round(width * scale), height: Math.round(height * scale) };
 		const { canvas } = this;

@@ -85,7 +85,7 @@ export async function readLog(file) {
 			if (recording.accept(line, file.lastModified - 1000 * (lines.length - 1 - i)) !== undefined) readings++;
 		} catch (error) {
 			if (!(error instanceof SyntaxError)) throw error;
-			throw new SyntaxError(`line ${i + 1} is no reading: ${error.message}`, { cause: error });
+			throw new SyntaxError(`line ${i + 1} is not a reading: ${error.message}`, { cause: error });
 		}
 	});
 	if (readings === 0) throw new SyntaxError('no readings');
