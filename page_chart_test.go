@@ -311,7 +311,7 @@ func testFull(t *testing.T, p *tab, r *relay) {
 		return evaluate[[]string](p, `window.others.map(w => w.document.body?.dataset.state + ' ' + w.document.querySelector('#status')?.textContent)`)
 	}
 	isFull := func(state string) bool {
-		return strings.HasPrefix(state, "lost Retrying: no connection is free (browsers open six to a host: close another page of it).")
+		return strings.HasPrefix(state, "lost Retrying: no connection is free (browsers open six to a host; close another tab of this page).")
 	}
 	until(t, "five streams, and a page that says why it has none", func() bool {
 		all := states()
@@ -395,13 +395,21 @@ func testManyCPUs(t *testing.T, p *tab) {
 }
 
 // A page that fails says so, and not that the connection is lost.
-func testFailure(t *testing.T, p *tab, _ *relay) {
+func testFailure(t *testing.T, p *tab, r *relay) {
 	p.expected = []string{`^Uncaught`}
 	until(t, "a line", func() bool { return p.state() == "live" })
-	inPage[bool](p, "page.live.accept = () => { throw new Error('broken'); }; return true;")
-	until(t, "the failure", func() bool {
-		return p.text("#status") == "This page failed: Error: broken. Reload it." && p.state() == "failed"
-	})
+	for n, where := range []string{"page.panels[0].draw", "page.live.accept"} {
+		inPage[bool](p, where+" = () => { throw new Error('broken'); }; return true;")
+		until(t, "the failure of "+where, func() bool {
+			_, open := r.counts()
+			return p.text("#status") == "This page failed: Error: broken. Reload it." && p.state() == "failed" && open == 0
+		})
+		if n == 0 {
+			inPage[bool](p, "delete page.panels[0].draw; return true;")
+			p.click("#toggle")
+			until(t, "a line after the start", func() bool { return p.state() == "live" })
+		}
+	}
 }
 
 // On paper, the charts have a size of their own and the light colors.

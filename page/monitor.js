@@ -8,19 +8,18 @@ const MAX_LINE = 1 << 16;
 // Browsers open six connections to a host, before HTTP/2. The sixth is left for loading another page.
 const [{ nextHopProtocol }] = performance.getEntriesByType('navigation');
 const MAX_STREAMS = /^h\d/.test(nextHopProtocol) ? Infinity : 5;
-const FULL = 'no connection is free (browsers open six to a host: close another page of it)';
-
-// A Lost connection is tried again. The message may say why.
-class Lost extends Error {}
+const FULL = 'no connection is free (browsers open six to a host; close another tab of this page)';
 
 export class Monitor {
 	#run = null; // aborts the stream
-	#wake = () => {}; // ends the pause between two attempts
+	#pause = 0; // before the next attempt, ms
 	#others = new BroadcastChannel('cpunc'); // pages of the same server
 	#connected = false;
 	#asked = null;
 
-	// on has the functions connecting(), line(text), lost(reason) and failed(error).
+	wake = () => {}; // ends the pause
+
+	// on has the functions connecting(), line(text) and lost(reason).
 	constructor(on) {
 		this.on = on;
 		this.#others.onmessage = ({ data }) => this.#hear(data);
@@ -40,70 +39,63 @@ export class Monitor {
 		this.#run?.abort();
 		this.#run = null;
 		this.#leave();
-		this.#wake();
+		this.wake();
 	}
 
-	// wake tries to reconnect now.
-	wake() { this.#wake(); }
-
 	async #monitor(url, interval, signal) {
-		for (let pause = FIRST_PAUSE; !signal.aborted; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
-			try {
-				await this.#receive(url, interval, signal, () => { pause = FIRST_PAUSE; });
-			} catch (error) {
-				if (signal.aborted) return;
-				if (!(error instanceof Lost)) {
-					this.stop();
-					this.on.failed(error);
-					throw error; // for the console
-				}
-				this.#leave();
-				this.on.lost(error.message);
-			}
+		this.#pause = FIRST_PAUSE;
+		while (!signal.aborted) {
+			const reason = await this.#receive(url, interval, signal);
+			if (signal.aborted) return;
+			this.#leave();
+			this.on.lost(reason);
+			const pause = this.#pause * (1 + Math.random()) / 2;
+			this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
 			await new Promise(resolve => {
-				const timer = setTimeout(resolve, pause * (1 + Math.random()) / 2);
-				this.#wake = () => { clearTimeout(timer); resolve(); };
+				this.wake = resolve;
+				setTimeout(resolve, pause);
 			});
 		}
 	}
 
-	// receive reads lines until the connection ends or is silent for too long.
-	async #receive(url, interval, signal, onLine) {
-		const give = new AbortController(), giveUp = reason => give.abort(new Lost(reason));
-		let timer;
-		const expect = reason => {
-			clearTimeout(timer);
-			timer = setTimeout(giveUp, interval * 1000 + LONGEST_SILENCE, reason);
+	// receive reads lines until the connection ends or is silent for too long, and returns why, if that is known.
+	async #receive(url, interval, signal) {
+		const given = new AbortController();
+		let timer, reason = '';
+		const giveUp = why => {
+			reason = why;
+			given.abort();
 		};
-		const network = promise => promise.catch(error => { throw error instanceof Lost ? error : new Lost(); });
+		const expect = why => {
+			clearTimeout(timer);
+			timer = setTimeout(giveUp, interval * 1000 + LONGEST_SILENCE, why);
+		};
 		try {
 			expect(FULL);
 			this.#ask(() => giveUp(FULL));
-			const either = AbortSignal.any([signal, give.signal]);
-			const response = await network(fetch(url, { cache: 'no-store', signal: either }));
+			const either = AbortSignal.any([signal, given.signal]);
+			const response = await fetch(url, { cache: 'no-store', signal: either }).catch(() => null);
+			if (!response) return reason;
 			expect('');
 			if (!response.ok) {
-				const sentence = /^error: (.+)/.exec(await network(response.text()))?.[1];
-				throw new Lost(shorten(sentence ?? `HTTP status ${response.status}`));
+				const text = await response.text().catch(() => '');
+				return shorten(/^error: (.+)/.exec(text)?.[1] ?? `HTTP status ${response.status}`);
 			}
 			this.#connected = true;
 			const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-			for (let rest = ''; ;) {
-				const { value, done } = await network(reader.read());
-				if (done) throw new Lost();
+			for (let rest = ''; rest.length <= MAX_LINE;) {
+				const { value, done } = await reader.read().catch(() => ({ done: true }));
+				if (done || signal.aborted) return reason;
 				expect('');
+				this.#pause = FIRST_PAUSE;
 				const lines = (rest + value).split('\n');
 				rest = lines.pop();
-				if (rest.length > MAX_LINE) throw new Lost('line too long');
-				for (const line of lines) {
-					if (signal.aborted) return;
-					this.on.line(line);
-					onLine();
-				}
+				lines.forEach(line => this.on.line(line));
 			}
+			return 'line too long';
 		} finally {
 			clearTimeout(timer);
-			give.abort();
+			given.abort();
 		}
 	}
 
@@ -117,7 +109,7 @@ export class Monitor {
 		if (ask > this.#asked?.id) this.#others.postMessage({ reply: ask });
 		else if (reply && reply === this.#asked?.id) {
 			if (++this.#asked.streams === MAX_STREAMS) this.#asked.full();
-		} else if (left) this.#wake();
+		} else if (left) this.wake();
 	}
 
 	// leave tells the other pages that a connection is free.

@@ -190,8 +190,6 @@ const monitor = new Monitor({
 		say('lost', reason ? `Retrying: ${reason}.` : `Connection lost at ${clock(lostAt)}. Reconnecting.`);
 		invalidate();
 	},
-
-	failed(error) { say('failed', `This page failed: ${error}. Reload it.`); },
 });
 
 function missing(why) {
@@ -263,6 +261,11 @@ function toggle() {
 		start();
 	}
 	invalidate();
+}
+
+function fail(error) {
+	stop();
+	say('failed', `This page failed: ${error}. Reload it.`);
 }
 
 // ---- Drawing, which a hidden tab never does.
@@ -385,6 +388,8 @@ for (const type of ['beforeprint', 'afterprint']) {
 		drawPanels();
 	});
 }
+on(window, 'unhandledrejection', ({ reason }) => fail(reason));
+on(window, 'error', ({ error }) => { if (error) fail(error); }); // some browsers report late layouts as errors without one
 on(document, 'visibilitychange', () => { if (!document.hidden) monitor.wake(); });
 
 page.choices.append(...WORDS.map(word => {
