@@ -89,8 +89,8 @@ func testGeometry(t *testing.T, p *tab, _ *relay) {
 			"[[[40] [[112] [102] [82] [12]]] [[60 70] [[112 112] [112 112] [62 62] [12 12]]]]"},
 		{"a heat map", frame(series(strings.TrimSpace(strings.Repeat("c ", 50)), "Array(50).fill(0)", "Array(50).fill(9)"), "0", "2000", "heat", "cores"), "[f.rows, f.neighbors, f.height, f.y(0), f.y(49), spans(f, 100)]",
 			"[50 1 100 13 111 [[0 0] [0 50]]]"},
-		{"more CPUs than pixels", frame(series(strings.TrimSpace(strings.Repeat("c ", 512)), "Array(512).fill(0)"), "0", "2000", "heat", "cores"), "[f.rows, f.neighbors, f.height, f.y(0) === f.y(5), f.y(6) > f.y(5)]",
-			"[86 6 86 true true]"},
+		{"more CPUs than pixels", frame(series(strings.Join(namesOf(512, coresWord), " "), "Array(512).fill(0)"), "0", "2000", "heat", "cores"), "[f.rows, f.neighbors, f.height, f.y(0) === f.y(10), f.y(11) > f.y(10), f.valueTicks.map(tick => tick.label)]",
+			"[47 11 100 true true [0 100 200 300 400 500]]"},
 		{"forms", "const round = x => x;", "[['cpu', 1], ['cores', 8], ['cores', 9], ['modes', 8], ['modes', 16]].map(([word, columns]) => formOf(word, columns))",
 			"[lines lines heat stack lines]"}, // modes of two hosts do not add up to 100
 		{"the sample at a time", frame(ten, "0", "10000", "lines", "cpu"), "[locate(f, 1400), locate(f, 1600), locate(f, 19000)]", "[1 2 -1]"},
@@ -281,7 +281,9 @@ func testDrop(t *testing.T, p *tab, r *relay) {
 		})()`, text))
 	}
 	drop("# time cpu modes\n2026-01-02T15:04:05Z 1.0\n")
-	until(t, "why it is no log", func() bool { return p.text("#status") == `web1.log: line 2 is not a reading: "2026-01-02T15:04:05Z 1.0"` })
+	until(t, "why it is no log", func() bool {
+		return p.text("#status") == `web1.log: line 2 is not a reading: "2026-01-02T15:04:05Z 1.0"`
+	})
 	drop("# time cpu other\n2026-01-02T15:04:05Z 1.0 7.0\n2026-01-02T16:04:05Z 3.0 9.0\n")
 	until(t, "the log", func() bool { return p.text("#status") == "web1.log: 2 readings." })
 	if begin, end, _ := p.view(); end-begin != 3_600_000 {
@@ -290,6 +292,10 @@ func testDrop(t *testing.T, p *tab, r *relay) {
 	want := [][]string{{"cpu", "3.0", "1.0", "2.0", "3.0"}, {"other", "9.0", "7.0", "8.0", "9.0"}}
 	until(t, fmt.Sprintf("the legend %q", want), func() bool { return slices.EqualFunc(p.legend(), want, slices.Equal[[]string]) })
 	until(t, "no stream", func() bool { _, open := r.counts(); return open == 0 })
+	drop("1 2 3 4 5 6 7 8 9 10\n")
+	until(t, "a marker for each of many lines", func() bool {
+		return evaluate[int](p, "[...document.querySelectorAll('.legend svg')].filter(svg => svg.checkVisibility()).length") == 10
+	})
 	p.click("#live")
 	until(t, "the readings of the server", func() bool { return p.state() == "live" && len(r.sent(1)) > 0 })
 }
@@ -371,7 +377,7 @@ func ofCPUs(cpus, lines int) string {
 	var text strings.Builder
 	text.WriteString("# time " + strings.Join(namesOf(cpus, coresWord), " ") + "\n")
 	for s := range lines {
-		fmt.Fprintf(&text, "2026-01-02T15:04:%02dZ%s\n", s, strings.Repeat(" 50.0", cpus))
+		fmt.Fprintf(&text, "2026-01-02T15:04:%02dZ%s\n", s, strings.Repeat(" 100.0", cpus))
 	}
 	return text.String()
 }
@@ -382,10 +388,11 @@ func testManyCPUs(t *testing.T, p *tab) {
 	got := evaluate[[]float64](p, `(() => {
 		const { scrollHeight, clientHeight } = document.documentElement, legend = document.querySelector('.legend');
 		legend.scrollTop = 1e9;
-		return [scrollHeight - clientHeight, legend.getBoundingClientRect().bottom - legend.lastElementChild.getBoundingClientRect().bottom];
+		const narrow = [...legend.querySelectorAll('button')].filter(button => button.scrollWidth > button.clientWidth);
+		return [scrollHeight - clientHeight, legend.getBoundingClientRect().bottom - legend.lastElementChild.getBoundingClientRect().bottom, narrow.length];
 	})()`)
-	if got[0] > 0 || got[1] < 0 || got[1] > 20 {
-		t.Errorf("the page is %v pixels too high, and %v are below the last entry of the legend", got[0], got[1])
+	if got[0] > 0 || got[1] < 0 || got[1] > 20 || got[2] > 0 {
+		t.Errorf("the page is %v pixels too high, %v are below the last entry of the legend, and %v entries are too narrow", got[0], got[1], got[2])
 	}
 	if rows, neighbors := inPage[float64](p, "return page.panels[0].frame.rows"), inPage[float64](p, "return page.panels[0].frame.neighbors"); rows*neighbors < 512 || neighbors < 2 {
 		t.Errorf("%v rows, each of %v CPUs", rows, neighbors)
@@ -489,7 +496,7 @@ func testAxe(t *testing.T, p *tab, _ *relay) {
 	}
 	until(t, "a line", func() bool { return p.state() == "live" })
 	evaluate[bool](p, string(axe)+"; true")
-	for _, view := range []string{"true", "document.querySelector('#readings').open = true", "!void document.querySelector('#toggle').click()"} {
+	for _, view := range []string{"true", "!void document.querySelector('#choices').showPopover()", "!void document.querySelector('#toggle').click()"} {
 		evaluate[bool](p, view)
 		for _, found := range evaluate[[]string](p, "axe.run().then(({ violations }) => violations.map(v => v.id + ': ' + v.nodes.map(n => n.html)))") {
 			t.Errorf("%s: %s", view, found)

@@ -355,7 +355,7 @@ func (p *tab) count(word string) int {
 // legend returns the texts of the legends: name, newest, min, avg and max.
 func (p *tab) legend() [][]string {
 	p.t.Helper()
-	return evaluate[[][]string](p, `[...document.querySelectorAll('.legend button')].map(b => [b.dataset.column, b.querySelector('.now').textContent,
+	return evaluate[[][]string](p, `[...document.querySelectorAll('.legend button')].map(b => [b.querySelector('.name').textContent, b.querySelector('.now').textContent,
 		...['min', 'avg', 'max'].map(name => b.querySelector('.' + name).lastChild.data)])`)
 }
 

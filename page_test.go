@@ -287,9 +287,9 @@ func TestPage(t *testing.T) {
 		if got, want := p.newest(), valuesOf(lines[len(lines)-1]); got != want {
 			t.Errorf("legend %q, want %q", got, want)
 		}
-		p.click("[data-column=cpu12]")
+		p.click(".legend li:nth-child(13) button")
 		until(t, "cpu12 in focus", func() bool {
-			return evaluate[bool](p, "document.querySelector('[data-column=cpu12]').ariaPressed === 'true'")
+			return evaluate[bool](p, "document.querySelector('.legend [aria-pressed=true] .name').textContent === 'cpu12'")
 		})
 		// The pointer at the right end shows the newest values.
 		p.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
@@ -348,11 +348,22 @@ func TestPage(t *testing.T) {
 			got := evaluate[[]float64](p, `(() => {
 				const { width, height } = document.querySelector('#toggle').getBoundingClientRect();
 				const dot = getComputedStyle(document.querySelector('#toggle'), '::before');
-				return [document.documentElement.scrollWidth, height, parseFloat(dot.width) - parseFloat(dot.height), document.querySelector('canvas').clientHeight];
+				const below = [...document.querySelectorAll('footer button')].map(button => button.clientHeight);
+				return [document.documentElement.scrollWidth, height, parseFloat(dot.width) - parseFloat(dot.height),
+					document.querySelector('canvas').clientHeight, Math.max(...below)];
 			})()`)
-			if got[0] > float64(size[0]) || got[1] > 50 || got[2] != 0 || got[3] < 120 {
-				t.Errorf("at %v: width of the page, height of the button, oval of its dot, height of the chart: %v", size, got)
+			if got[0] > float64(size[0]) || got[1] > 50 || got[2] != 0 || got[3] < 120 || got[4] > 34 {
+				t.Errorf("at %v: width of the page, height of the button, oval of its dot, height of the chart, of the buttons below: %v", size, got)
 			}
+			p.click("[popovertarget]")
+			got = evaluate[[]float64](p, `(() => {
+				const { left, top, right, bottom } = document.querySelector('#choices').getBoundingClientRect();
+				return [left, top, innerWidth - right, innerHeight - bottom];
+			})()`)
+			if slices.Min(got) < 0 {
+				t.Errorf("at %v: the readings to choose from are outside: %v", size, got)
+			}
+			p.do(chromedp.KeyEvent(kb.Escape))
 		}
 		if len(grounds) != 2 {
 			t.Errorf("background colors %v", grounds)

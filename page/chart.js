@@ -123,22 +123,15 @@ function roundOver(number) {
 	return power * [1, 2, 5, 10].find(n => n * power >= number * (1 - 1e-9));
 }
 
-// heatAxis returns the rows of a heat map. If there are more columns than fit, each row shows the hottest of so many
-// neighbors. Thin rows all have the same number of pixels.
+// heatAxis returns the rows of a heat map, at least two pixels high. If there are more columns, each row shows the
+// hottest of so many neighbors.
 function heatAxis({ samples, top, height, pixel }) {
-	const columns = samples.names.length, pixels = Math.round(height / pixel);
-	let neighbors = 0, rows, each;
-	do {
-		rows = Math.ceil(columns / ++neighbors);
-		each = pixels / rows;
-		if (each < 4) each = Math.floor(each);
-	} while (rows * each < 0.8 * pixels && rows > 1);
-	const row = each * pixel, used = rows * row;
-	const y = c => top + (Math.floor(c / neighbors) + 0.5) * row;
-	const step = Math.ceil(roundOver(16 * columns / used) / neighbors) * neighbors;
-	const valueTicks = [];
+	const columns = samples.names.length;
+	const neighbors = Math.ceil(2 * pixel * columns / height), rows = Math.ceil(columns / neighbors);
+	const row = height / rows, y = c => top + (Math.floor(c / neighbors) + 0.5) * row;
+	const step = Math.max(1, roundOver(16 / row * neighbors)), valueTicks = [];
 	for (let c = 0; c < columns; c += step) valueTicks.push({ y: y(c), label: samples.names[c].replace(/.*cpu/, '') });
-	return { y, rows, neighbors, valueTicks, height: used, bottom: top + used };
+	return { y, rows, neighbors, valueTicks };
 }
 
 const STEPS = [

@@ -344,7 +344,6 @@ on(page.choices, 'change', event => {
 	else event.target.checked = true; // one remains
 });
 on(window, 'pointerdown', event => {
-	if (!page.readings.contains(event.target)) page.readings.open = false;
 	if (cursor && event.target.tagName !== 'CANVAS') {
 		cursor = null;
 		invalidate();
@@ -353,14 +352,11 @@ on(window, 'pointerdown', event => {
 
 on(window, 'keydown', event => {
 	if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-	const isControl = event.target.closest('button, select, summary, input');
+	const isControl = event.target.closest('button, select, input');
 	if ('+='.includes(event.key)) zoom(0.5);
 	else if (event.key === '-') zoom(2);
 	else if (event.key === 'End' && !isControl) follow();
-	else if (event.key === 'Escape' && page.readings.open) {
-		page.readings.open = false;
-		page.readings.firstElementChild.focus();
-	} else if (event.key === ' ' && !isControl) {
+	else if (event.key === ' ' && !isControl) {
 		if (!event.repeat) toggle();
 	} else return;
 	event.preventDefault();
@@ -389,7 +385,7 @@ for (const type of ['beforeprint', 'afterprint']) {
 	});
 }
 on(window, 'unhandledrejection', ({ reason }) => fail(reason));
-on(window, 'error', ({ error }) => { if (error) fail(error); }); // some browsers report late layouts as errors without one
+on(window, 'error', ({ error }) => { if (error) fail(error); }); // without one, it is only a late layout
 on(document, 'visibilitychange', () => { if (!document.hidden) monitor.wake(); });
 
 page.choices.append(...WORDS.map(word => {

@@ -36,7 +36,6 @@ export class Panel {
 			this[part] = this.element.querySelector(`${part}, .${part}`);
 		}
 		this.h2.textContent = this.element.ariaLabel = this.title;
-		this.element.dataset.reading = this.word;
 		this.canvas.ariaLabel = `${this.title}: arrow keys show the values at a time`;
 		this.legend.ariaLabel = `${this.title}: newest value, minimum, average and maximum of each column`;
 		this.#context = this.canvas.getContext('2d');
@@ -73,13 +72,14 @@ export class Panel {
 		(few ? this.head : this.element).append(this.legend);
 		this.#entries = this.#names.map((name, c) => {
 			const item = clone('entry'), button = item.firstElementChild, { color, shape } = look(c);
-			const path = button.querySelector('path');
+			const marker = button.querySelector('svg'), path = marker.firstChild;
 			path.setAttribute('d', shape.d);
 			path.style[shape.open ? 'stroke' : 'fill'] = `var(--line${color})`;
-			button.dataset.column = button.querySelector('.name').textContent = name;
+			if (this.form === 'heat') marker.remove();
+			button.querySelector('.name').textContent = name;
 			const texts = ['now', 'min', 'avg', 'max']
 				.map(key => button.querySelector(`.${key}`).appendChild(new Text()));
-			return { item, button, texts, marker: button.querySelector('svg') };
+			return { item, button, texts, marker };
 		});
 		this.legend.replaceChildren(...this.#entries.map(({ item }) => item));
 		this.legend.tabIndex = this.wide ? 0 : -1; // it scrolls

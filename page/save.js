@@ -63,7 +63,7 @@ export function savePicture(panels, { width, height, scale }, palette, heading, 
 		ctx.drawImage(panel.canvas, 0, 28, width, height);
 		panel.values().forEach(([now, min, avg, max], c) => {
 			const x = c % perRow * cell, y = height + 40 + Math.floor(c / perRow) * 24;
-			if (!panel.wide) drawMarker(ctx, palette, c, x + 6, y, 6);
+			if (panel.form !== 'heat') drawMarker(ctx, palette, c, x + 6, y, 6);
 			text(`${panel.samples.names[c]}  ${now}`, x + 18, y, '600 13px');
 			text(`min ${min}  avg ${avg}  max ${max}`, x + 130, y, '12px');
 		});
