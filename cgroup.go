@@ -11,32 +11,27 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // A usage holds the CPU use and the limits of a control group at one moment.
 type usage struct {
-	group  string        // its directory
-	id     os.FileInfo   // of that directory
-	used   time.Duration // CPU time since the group was created
-	limit  float64       // number of CPUs that it may use
-	quotas []quota       // of the group and its visible ancestors
+	group   controlGroup
+	seconds float64 // of CPU time since the group was created
+	limit   float64 // number of CPUs that it may use
+	quotas  []quota // of the group and its visible ancestors
 }
 
 // A quota is the number of CPUs that a group may use on average over a period.
 type quota struct {
 	group     string // its directory
 	cpus      float64
-	counted   bool   // whether the kernel tells the periods
-	periods   uint64 // periods so far
-	throttled uint64 // periods in which the quota was used up
+	periods   float64 // so far; NaN if the kernel does not count them
+	throttled float64 // periods in which the quota was used up
 }
 
 // sameGroup reports whether both usages are of the same group. A service that
 // was restarted has another one, in a new directory with the same name.
-func (u *usage) sameGroup(old *usage) bool {
-	return u.group == old.group && os.SameFile(u.id, old.id)
-}
+func (u *usage) sameGroup(old *usage) bool { return os.SameFile(u.group.id, old.group.id) }
 
 // comparable reports whether both usages are of the same group with the same
 // limits.
@@ -49,52 +44,48 @@ func (u *usage) comparable(old *usage) bool {
 // below the mount point, or of that of this process if named is "". It finds the
 // group each time, because processes can be moved, groups replaced and limits
 // changed.
-func readGroup(named string) (u *usage, at time.Time, err error) {
-	at = time.Now()
+func readGroup(named string) (u *usage, err error) {
 	if !procfs {
-		return nil, at, fmt.Errorf("no control groups on %s", runtime.GOOS)
+		return nil, fmt.Errorf("no control groups on %s", runtime.GOOS)
 	}
 	h, err := findHierarchies()
 	if err != nil {
-		return nil, at, err
+		return nil, err
 	}
 	h.named = named
-	accounts, err := h.group("cpuacct")
-	if err == errNoController {
+	g, exists, err := h.group("cpuacct")
+	if err == nil && !exists {
 		err = fmt.Errorf("no CPU controller in %s", cgroupRoot())
 	}
 	if err != nil {
-		return nil, at, err
+		return nil, err
 	}
-	u = &usage{group: accounts.dir, id: accounts.id}
-	if err := u.setLimits(h, accounts); err != nil {
-		return nil, at, err
+	u = &usage{group: g}
+	if err := u.setLimits(h); err != nil {
+		return nil, err
 	}
-	u.used, at, err = accounts.used()
-	return u, at, err
+	u.seconds, err = g.seconds()
+	return u, err
 }
 
-// setLimits sets the limits of a group whose CPU time is counted in accounts.
-// The smallest one counts: a quota of the group or of an ancestor, its cpuset,
-// or the CPUs online.
-func (u *usage) setLimits(h hierarchies, accounts controlGroup) error {
-	online, _, _ := readText(sysFile("devices/system/cpu/online"))
+// setLimits sets the limits of the group. The smallest one counts: a quota of
+// the group or of an ancestor, its cpuset, or the CPUs online.
+func (u *usage) setLimits(h hierarchies) error {
+	online, _ := readText(sysFile("devices/system/cpu/online"))
 	u.limit = float64(cmp.Or(countList(online), runtime.NumCPU()))
-	g, err := h.group("cpuset")
-	switch {
-	case err == nil:
-		u.limit = min(u.limit, cmp.Or(g.cpuset(), u.limit))
-	case err != errNoController:
+	set, exists, err := h.group("cpuset")
+	if err != nil {
 		return err
 	}
-	g, err = h.group("cpu")
-	switch {
-	case err == errNoController:
-		return nil
-	case err != nil:
+	if exists {
+		u.limit = min(u.limit, cmp.Or(set.cpuset(), u.limit))
+	}
+	g, exists, err := h.group("cpu")
+	if err != nil || !exists {
 		return err
-	case !isWithin(accounts.path, g.path): // as after cgexec -g cpu:GROUP
-		return fmt.Errorf("CPU time is counted for group %q, but limited for group %q", accounts.path, g.path)
+	}
+	if !isWithin(u.group.path, g.path) { // as after cgexec -g cpu:GROUP
+		return fmt.Errorf("CPU time is counted for group %q, but limited for group %q", u.group.path, g.path)
 	}
 	for g := range g.withParents {
 		if q, limited := g.quota(); limited {
@@ -123,29 +114,29 @@ func (g controlGroup) withParents(yield func(controlGroup) bool) {
 // file returns the text of a file of the group, without white space around it;
 // "" if it cannot be read.
 func (g controlGroup) file(name string) string {
-	text, _, _ := readText(filepath.Join(g.dir, name))
+	text, _ := readText(filepath.Join(g.dir, name))
 	return text
 }
 
-// used reads the CPU time that the group has used.
-func (g controlGroup) used() (used time.Duration, at time.Time, err error) {
-	name, unit := "cpuacct.usage", time.Nanosecond
+// seconds reads the CPU time that the group has used.
+func (g controlGroup) seconds() (seconds float64, err error) {
+	name, unit := "cpuacct.usage", 1e-9
 	if g.v2 {
-		name, unit = "cpu.stat", time.Microsecond
+		name, unit = "cpu.stat", 1e-6
 	}
 	path := filepath.Join(g.dir, name)
-	text, at, err := readText(path)
+	text, err := readText(path)
 	if err != nil {
-		return 0, at, err
+		return 0, err
 	}
+	n := countOf(text)
 	if g.v2 {
-		text = value(text, "usage_usec")
+		n = value(text, "usage_usec")
 	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64/int64(unit) {
-		return 0, at, fmt.Errorf("no CPU time in %s", path)
+	if math.IsNaN(n) {
+		return 0, fmt.Errorf("no CPU time in %s", path)
 	}
-	return time.Duration(n) * unit, at, nil
+	return n * unit, nil
 }
 
 // quota returns the quota of the group itself, if it has one. The files are
@@ -158,43 +149,50 @@ func (g controlGroup) quota() (q quota, limited bool) {
 	} else {
 		share, period = g.file("cpu.cfs_quota_us"), g.file("cpu.cfs_period_us")
 	}
-	m, err1 := strconv.ParseUint(share, 10, 64) // "max" or -1 means no limit
-	p, err2 := strconv.ParseUint(period, 10, 64)
-	if err1 != nil || err2 != nil || m == 0 || p == 0 {
+	q = quota{group: g.dir, cpus: countOf(share) / countOf(period)} // NaN if the share is max or -1
+	if !(q.cpus > 0) {
 		return q, false
 	}
-	q = quota{group: g.dir, cpus: float64(m) / float64(p)}
 	text := g.file("cpu.stat")
-	q.periods, err1 = strconv.ParseUint(value(text, "nr_periods"), 10, 64)
-	q.throttled, err2 = strconv.ParseUint(value(text, "nr_throttled"), 10, 64)
-	q.counted = err1 == nil && err2 == nil
+	q.periods, q.throttled = value(text, "nr_periods"), value(text, "nr_throttled")
 	return q, true
 }
 
 // cpuset returns the number of CPUs in the cpuset of the group; 0 if unknown.
 // Without a cpuset of its own, a group has that of its parent.
 func (g controlGroup) cpuset() float64 {
+	files := []string{"cpuset.effective_cpus", "cpuset.cpus"} // Linux before 3.17 has only the second one
+	if g.v2 {
+		files = []string{"cpuset.cpus.effective"}
+	}
 	for g := range g.withParents {
-		list := g.file("cpuset.cpus.effective")
-		if !g.v2 {
-			list = cmp.Or(g.file("cpuset.effective_cpus"), g.file("cpuset.cpus"))
-		}
-		if n := countList(list); n > 0 {
-			return float64(n)
+		for _, name := range files {
+			if n := countList(g.file(name)); n > 0 {
+				return float64(n)
+			}
 		}
 	}
 	return 0
 }
 
 // value returns the number after key in a text of lines like "key number", or
-// "".
-func value(text, key string) string {
+// NaN if there is none.
+func value(text, key string) float64 {
 	for line := range strings.Lines(text) {
 		if name, number, _ := strings.Cut(strings.TrimSpace(line), " "); name == key {
-			return number
+			return countOf(number)
 		}
 	}
-	return ""
+	return math.NaN()
+}
+
+// countOf parses a non-negative integer. It returns NaN if text is none.
+func countOf(text string) float64 {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return math.NaN()
+	}
+	return float64(n)
 }
 
 // hierarchies are the mounted hierarchies of control groups, and the groups of
@@ -217,7 +215,7 @@ func cgroupRoot() string { return sysFile("fs/cgroup") }
 // findHierarchies reads the hierarchies from /proc/self. In $HOST_PROC, self is
 // also this process, even if the directory is the /proc of the host.
 func findHierarchies() (h hierarchies, err error) {
-	text, _, err := readText(procFile("self/cgroup"))
+	text, err := readText(procFile("self/cgroup"))
 	if errors.Is(err, os.ErrNotExist) {
 		err = fmt.Errorf("no control groups in %s", procFile("self/cgroup"))
 	}
@@ -232,7 +230,7 @@ func findHierarchies() (h hierarchies, err error) {
 			}
 		}
 	}
-	text, _, _ = readText(procFile("self/mountinfo"))
+	text, _ = readText(procFile("self/mountinfo"))
 	for line := range strings.Lines(text) {
 		if m, ok := parseMount(line); ok && (os.Getenv("HOST_SYS") == "" || isWithin(m.point, cgroupRoot())) {
 			h.mounts = append(h.mounts, m)
@@ -259,38 +257,40 @@ func parseMount(line string) (m cgroupMount, ok bool) {
 // unescape decodes the octal escapes of mountinfo.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
 
-// errNoController means that no hierarchy has a controller.
-var errNoController = errors.New("no such controller")
-
 // group returns the group in the hierarchy of a controller: the one of version 1
-// that has it, or else that of version 2. If the group is not visible, that is
-// an error, because what is visible belongs to others, too.
-func (h hierarchies) group(controller string) (controlGroup, error) {
-	path, exists := h.paths[controller]
-	hidden := exists
-	if !exists {
+// that has it, or else that of version 2, if there is one. If the group is not
+// visible, that is an error, because what is visible belongs to others, too.
+//
+// The CPU time of a named group must be counted, but it may lack a directory in
+// other hierarchies of version 1. Its processes are then in that of an ancestor,
+// as in the cpuset hierarchy, which systemd does not manage.
+func (h hierarchies) group(controller string) (g controlGroup, exists bool, err error) {
+	path, hidden := h.paths[controller]
+	if !hidden {
 		controller = ""
-		path, exists = h.paths[controller]
+		path = h.paths[controller]
 	}
 	for _, m := range h.mounts {
-		if exists && m.has(controller) {
-			g, ok := m.at(path, m.dir(path))
-			if h.named != "" {
-				g, ok = m.named(h.named, controller)
-			}
-			if ok {
-				return g, nil
-			}
-			hidden = true
+		if path == "" || !m.has(controller) {
+			continue
 		}
+		g = controlGroup{path: path, top: m.point, dir: m.dir(path), v2: m.controllers == nil}
+		if h.named != "" {
+			g.path, g.dir = h.named, filepath.Join(m.point, h.named)
+		}
+		g.id, err = os.Stat(g.dir)
+		if err == nil && g.id.IsDir() || h.named != "" && (controller == "cpu" || controller == "cpuset") {
+			return g, true, nil
+		}
+		hidden = true
 	}
 	switch {
-	case hidden && h.named != "":
-		return controlGroup{}, fmt.Errorf("no group %q in %s (systemd-cgls lists them)", h.named, cgroupRoot())
-	case hidden:
-		return controlGroup{}, fmt.Errorf("the group of this process is not visible in %s", cgroupRoot())
+	case !hidden:
+		return g, false, nil
+	case h.named != "":
+		return g, false, fmt.Errorf("no group %q in %s (systemd-cgls lists them)", h.named, cgroupRoot())
 	}
-	return controlGroup{}, errNoController
+	return g, false, fmt.Errorf("the group of this process is not visible in %s", cgroupRoot())
 }
 
 // has reports whether a mount is the hierarchy of a controller of v1, or that
@@ -312,29 +312,6 @@ func (m cgroupMount) dir(path string) string {
 		return ""
 	}
 	return filepath.Join(m.point, below)
-}
-
-// named returns the group with this clean path below the mount point. Its CPU
-// time must be counted, but it may lack a directory in other hierarchies of
-// version 1: its processes are then in that of an ancestor, as in the cpuset
-// hierarchy, which systemd does not manage.
-func (m cgroupMount) named(path, controller string) (g controlGroup, ok bool) {
-	for {
-		g, ok = m.at(path, filepath.Join(m.point, path))
-		if ok || controller == "" || controller == "cpuacct" || path == "/" {
-			return g, ok
-		}
-		path = filepath.Dir(path)
-	}
-}
-
-// at returns the group in a directory of the mount, if that exists.
-func (m cgroupMount) at(path, dir string) (g controlGroup, ok bool) {
-	id, err := os.Stat(dir)
-	if err != nil || !id.IsDir() {
-		return g, false
-	}
-	return controlGroup{path: path, top: m.point, dir: dir, id: id, v2: m.controllers == nil}, true
 }
 
 // isWithin reports whether path is dir or inside it.

@@ -35,8 +35,8 @@ func TestControlGroups(t *testing.T) {
 		c.ask("cgroup")
 		after()
 		found := ""
-		if u, _, err := readGroup(named); err == nil {
-			found = fmt.Sprintf("%s has %g CPUs\n", u.group, u.limit)
+		if u, err := readGroup(named); err == nil {
+			found = fmt.Sprintf("%s has %g CPUs\n", u.group.dir, u.limit)
 		}
 		return found + c.ask("cgroup") + "\n"
 	})
@@ -244,7 +244,7 @@ func TestRealGroups(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		own, err := h.group("cpuacct")
+		own, _, err := h.group("cpuacct")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,8 +320,8 @@ func makeGroup(t *testing.T, name string, percent int, cpus string) (dirs []stri
 		controllers = append(controllers, "cpuset")
 	}
 	for _, controller := range controllers {
-		g, err := h.group(controller)
-		if err != nil {
+		g, exists, err := h.group(controller)
+		if err != nil || !exists {
 			t.Skip(controller, ": ", err)
 		}
 		dir := filepath.Join(g.dir, fmt.Sprintf("cpunc-test-%d-%s", os.Getpid(), name))

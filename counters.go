@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,7 +61,7 @@ const maxCPUs = 8192
 
 // A row holds the counters of one CPU.
 type row struct {
-	cpu int
+	online bool
 	counts
 }
 
@@ -71,7 +70,7 @@ type stat struct {
 	total counts
 	cpus  int    // number of CPUs online; 0 if unknown
 	set   uint64 // changes when other CPUs are online
-	rows  []row  // in order of CPU number; nil if only the total was requested
+	rows  []row  // by CPU number; nil if only the total was requested
 }
 
 // Environment variables can replace /proc and /sys, as in gopsutil.
@@ -79,87 +78,56 @@ func procFile(path string) string { return cmp.Or(os.Getenv("HOST_PROC"), "/proc
 
 func sysFile(path string) string { return filepath.Join(cmp.Or(os.Getenv("HOST_SYS"), "/sys"), path) }
 
-// readText returns the text of a kernel file without white space around it, and
-// when it was read.
-func readText(path string) (text string, at time.Time, err error) {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	at, err = readInto(buf, path, "")
-	return string(bytes.TrimSpace(*buf)), at, err
+// readText returns the text of a kernel file without white space around it.
+func readText(path string) (string, error) {
+	text := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(text)
+	err := readInto(text, path)
+	return string(bytes.TrimSpace(text.Bytes())), err
 }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 16<<10); return &b }}
-
-// readInto replaces buf by the text of a kernel file. It stops reading once the
-// text contains end, if that is not empty. The time is that of the first read,
-// because that is when the kernel takes the numbers.
-func readInto(buf *[]byte, path, end string) (at time.Time, err error) {
-	*buf = (*buf)[:0]
-	f, err := openKernelFile(path)
-	if err != nil {
-		return time.Now(), err
-	}
-	defer f.Close()
-	return readFrom(buf, f, end)
-}
-
-func readFrom(buf *[]byte, f io.Reader, end string) (at time.Time, err error) {
-	for at.IsZero() || end == "" || !bytes.Contains(*buf, []byte(end)) {
-		*buf = slices.Grow(*buf, 4<<10)
-		before := time.Now()
-		n, err := f.Read((*buf)[len(*buf):cap(*buf)])
-		if at.IsZero() {
-			at = middle(before, time.Now())
-		}
-		*buf = (*buf)[:len(*buf)+n]
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return at, err
-		}
-	}
-	return at, nil
-}
-
-func middle(before, after time.Time) time.Time { return before.Add(after.Sub(before) / 2) }
+var buffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, 16<<10)) }}
 
 // kept is /proc/stat, open as long as the process lives: to open it for each
 // reading takes a tenth of the CPU time of a listener with 100 clients.
 var kept = sync.OnceValue(func() *os.File { f, _ := openKernelFile("/proc/stat"); return f })
 
-// readStat replaces buf by the rows of the CPUs and the total.
-func readStat(buf *[]byte, path string) (at time.Time, err error) {
-	const end = "\nintr "
-	*buf = (*buf)[:0]
-	if path == "/proc/stat" && kept() != nil {
-		if at, err = readFrom(buf, io.NewSectionReader(kept(), 0, math.MaxInt64), end); err == nil {
-			return at, nil
-		} // else lxcfs, which provides the file in containers, may have been restarted
+// readInto replaces buf by the text of a kernel file.
+func readInto(buf *bytes.Buffer, path string) error {
+	buf.Reset()
+	if path == "/proc/stat" {
+		if _, err := buf.ReadFrom(io.NewSectionReader(kept(), 0, math.MaxInt64)); err == nil {
+			return nil
+		}
+		buf.Reset() // LXCFS, which provides the file in containers, may have been restarted
 	}
-	return readInto(buf, path, end)
+	f, err := openKernelFile(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = buf.ReadFrom(f)
+	return err
 }
 
 // read reads the counters of the machine and, with each, also those of every
 // CPU.
 //
 // On Linux it does not use gopsutil, which takes the first row for the total
-// and the others for CPUs whatever their names are, skips rows that it cannot
-// parse, and does not tell when the kernel was read.
-func (s *stat) read(each bool) (at time.Time, err error) {
-	if procfs {
-		text := buffers.Get().(*[]byte)
-		defer buffers.Put(text)
-		path := procFile("stat")
-		at, err = readStat(text, path)
-		if err == nil && !s.parse(*text, each) {
-			err = errors.New("no valid CPU lines in " + path)
-		}
-		return at, err
+// and the others for CPUs whatever their names are, and skips rows that it
+// cannot parse.
+func (s *stat) read(each bool) error {
+	if !procfs {
+		return s.readLibrary(each)
 	}
-	before := time.Now()
-	err = s.readLibrary(each)
-	return middle(before, time.Now()), err
+	text := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(text)
+	path := procFile("stat")
+	err := readInto(text, path)
+	if err == nil && !s.parse(text.Bytes(), each) {
+		err = errors.New("no valid CPU lines in " + path)
+	}
+	return err
 }
 
 // readLibrary is read for systems other than Linux. It uses gopsutil.
@@ -172,32 +140,20 @@ func (s *stat) readLibrary(each bool) error {
 		return err
 	}
 	s.cpus = runtime.NumCPU()
-	for i, t := range times {
+	for _, t := range times {
 		var c counts
 		for mode, seconds := range [modes]float64{t.User, t.Nice, t.System, t.Iowait, t.Irq, t.Softirq, t.Steal, t.Idle} {
 			if seconds > 0 { // and not NaN
 				c[mode] = uint64(min(seconds*countRate, math.MaxInt64))
 			}
 		}
-		if !each {
+		if each {
+			s.rows = append(s.rows, row{true, c})
+		} else {
 			s.total = c
-			return nil
 		}
-		number, err := strconv.Atoi(strings.TrimPrefix(t.CPU, "cpu"))
-		if err != nil || number < 0 || number >= maxCPUs {
-			number = i
-		}
-		s.rows = append(s.rows, row{number, c})
 	}
-	s.rows = inOrder(s.rows)
 	return nil
-}
-
-// inOrder sorts rows by CPU number. Of several rows with one number, it keeps
-// the first.
-func inOrder(rows []row) []row {
-	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.cpu, b.cpu) })
-	return slices.CompactFunc(rows, func(a, b row) bool { return a.cpu == b.cpu })
 }
 
 // parse parses the text of /proc/stat. It finds rows by name, in any order,
@@ -205,11 +161,10 @@ func inOrder(rows []row) []row {
 // if their sum replaces a total that is missing or all zero: LXCFS may write a
 // total of zeros before the real one.
 func (s *stat) parse(text []byte, each bool) (ok bool) {
-	total := false
 	for line := range bytes.Lines(text) {
 		name, numbers, _ := bytes.Cut(line, []byte(" "))
-		if string(name) == "cpu" && !total {
-			s.total, total = parseCounts(numbers)
+		if string(name) == "cpu" && !ok {
+			s.total, ok = parseCounts(numbers)
 		} else if n := cpuNumber(name); n >= 0 {
 			s.cpus++
 			s.set = withCPU(s.set, n)
@@ -218,12 +173,10 @@ func (s *stat) parse(text []byte, each bool) (ok bool) {
 			}
 		}
 	}
-	s.rows = inOrder(s.rows)
-	summed := s.total == counts{}
-	ok = total && !each || len(s.rows) > 0
-	if summed {
+	if s.total == (counts{}) {
 		s.sum()
 	}
+	ok = ok && !each || len(s.rows) > 0
 	if !each {
 		s.rows = nil
 	}
@@ -232,22 +185,24 @@ func (s *stat) parse(text []byte, each bool) (ok bool) {
 
 // addRow adds the row of a CPU, unless it is invalid.
 func (s *stat) addRow(cpu int, numbers []byte) {
-	if c, ok := parseCounts(numbers); ok {
-		s.rows = append(s.rows, row{cpu, c})
+	c, ok := parseCounts(numbers)
+	if missing := cpu + 1 - len(s.rows); ok && missing > 0 {
+		s.rows = append(s.rows, make([]row, missing)...)
+	}
+	if ok {
+		s.rows[cpu] = row{true, c}
 	}
 }
 
 // sum makes the total the sum of the rows. Its set is never that of a total of
 // the kernel, because the two are not comparable.
 func (s *stat) sum() {
-	s.cpus, s.set = len(s.rows), 0
+	s.set = ^s.set
 	for _, r := range s.rows {
-		s.set = withCPU(s.set, r.cpu)
 		for mode, n := range r.counts {
 			s.total[mode] += n
 		}
 	}
-	s.set = ^s.set
 }
 
 // withCPU returns a hash of the numbers of CPUs in a set and of one more.
@@ -295,44 +250,32 @@ func parseCounts(numbers []byte) (counts, bool) {
 // readLoad reads the load averages over 1, 5 and 15 minutes. On Linux it does
 // not use gopsutil, which panics if there are too few numbers, accepts infinite
 // ones, and ignores HOST_PROC if it cannot parse the file.
-func readLoad() (averages [3]float64, at time.Time, err error) {
-	if procfs {
+func readLoad() (averages [3]float64, err error) {
+	switch {
+	case procfs:
 		path := procFile("loadavg")
-		text, at, err := readText(path)
+		text, err := readText(path)
 		if err == nil {
 			averages, err = parseLoad(text, path)
 		}
-		return averages, at, err
-	}
-	at = time.Now()
-	if runtime.GOOS == "windows" || runtime.GOOS == "plan9" { // gopsutil only imitates them on Windows
-		return averages, at, errors.ErrUnsupported
+		return averages, err
+	case runtime.GOOS == "windows", runtime.GOOS == "plan9": // gopsutil only imitates them on Windows
+		return averages, errors.ErrUnsupported
 	}
 	avg, err := load.Avg()
-	if err != nil {
-		return averages, at, err
+	if err == nil {
+		averages = [...]float64{avg.Load1, avg.Load5, avg.Load15}
 	}
-	averages = [...]float64{avg.Load1, avg.Load5, avg.Load15}
-	for _, x := range averages {
-		if !(x >= 0) || math.IsInf(x, 0) {
-			return averages, at, fmt.Errorf("invalid value %v", x)
-		}
-	}
-	return averages, at, nil
+	return averages, err
 }
 
 // parseLoad parses the text of /proc/loadavg.
 func parseLoad(text, path string) (averages [3]float64, err error) {
-	fields := strings.Fields(text)
-	if len(fields) < len(averages) {
-		return averages, fmt.Errorf("expected 3 values in %s, found %q", path, fields)
-	}
-	for i := range averages {
-		x, err := strconv.ParseFloat(fields[i], 64)
-		if err != nil || math.IsInf(x, 0) || strings.Trim(fields[i], "0123456789.") != "" {
-			return averages, fmt.Errorf("invalid value %q in %s", fields[i], path)
+	_, err = fmt.Sscan(text, &averages[0], &averages[1], &averages[2])
+	for _, x := range averages {
+		if err != nil || !(x >= 0) || math.IsInf(x, 0) {
+			return averages, fmt.Errorf("expected 3 values in %s, found %.40q", path, text)
 		}
-		averages[i] = x
 	}
 	return averages, nil
 }
@@ -340,84 +283,28 @@ func parseLoad(text, path string) (averages [3]float64, err error) {
 // readPressure reads the total time since boot in which runnable tasks waited
 // for a CPU: the some line in the file that psi.rst of the kernel's
 // documentation describes, in microseconds.
-func readPressure() (waited time.Duration, at time.Time, err error) {
+func readPressure() (waited time.Duration, err error) {
 	if !procfs {
-		return 0, time.Now(), fmt.Errorf("no pressure stall information on %s", runtime.GOOS)
+		return 0, fmt.Errorf("no pressure stall information on %s", runtime.GOOS)
 	}
 	path := procFile("pressure/cpu")
-	text, at, err := readText(path)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) { // not built in, or switched off
-		err = fmt.Errorf("no pressure stall information in %s (boot with psi=1 if the kernel has it)", path)
+	text, err := readText(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, errors.ErrUnsupported): // not built in, or switched off
+		return 0, fmt.Errorf("no pressure stall information in %s (boot with psi=1 if the kernel has it)", path)
+	case err != nil:
+		return 0, err
 	}
-	if err == nil {
-		waited, err = parsePressure(text, path)
-	}
-	return waited, at, err
+	return parsePressure(text, path)
 }
 
 // parsePressure parses the text of /proc/pressure/cpu.
 func parsePressure(text, path string) (waited time.Duration, err error) {
-	for line := range strings.Lines(text) {
-		kind, rest, _ := strings.Cut(line, " ")
-		_, total, found := strings.Cut(rest, "total=")
-		if kind != "some" || !found {
-			continue
-		}
-		total = strings.TrimSpace(total)
-		µs, err := strconv.ParseInt(total, 10, 64)
-		if err != nil || µs < 0 || µs > math.MaxInt64/1000 {
-			return 0, fmt.Errorf("invalid total %q in %s", total, path)
-		}
-		return time.Duration(µs) * time.Microsecond, nil
+	line, _, _ := strings.Cut(text, "\n")
+	_, total, _ := strings.Cut(line, "total=")
+	µs, err := strconv.ParseUint(total, 10, 53) // so that it fits in a time.Duration
+	if err != nil || !strings.HasPrefix(line, "some ") {
+		return 0, fmt.Errorf(`no valid "some" total in %s`, path)
 	}
-	return 0, fmt.Errorf(`no "some" total in %s`, path)
-}
-
-// A ratchet keeps counters from decreasing, because the rate function of
-// Prometheus takes every decrease for a reset.
-type ratchet struct {
-	mu   sync.Mutex
-	held []row // in order of CPU number
-}
-
-// hotplugged is the decrease of idle, in seconds, after which a CPU is taken
-// for one that was offline, and whose counters start again. The rule is that of
-// node_exporter.
-const hotplugged = 3
-
-// hold takes the newest counters. One that decreased keeps its value.
-func (r *ratchet) hold(rows []row) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	old := r.held
-	r.held = slices.Clone(rows)
-	for i := range r.held {
-		now := &r.held[i]
-		for len(old) > 0 && old[0].cpu < now.cpu {
-			old = old[1:]
-		}
-		if len(old) == 0 || old[0].cpu > now.cpu {
-			continue
-		}
-		before := old[0].counts
-		if before[modeIdle] > now.counts[modeIdle] && before.seconds(modeIdle)-now.seconds(modeIdle) >= hotplugged {
-			before = counts{}
-		}
-		for mode := range before {
-			now.counts[mode] = max(now.counts[mode], before[mode])
-		}
-	}
-}
-
-// next returns the counters of the first CPU whose number is at least cpu. A
-// scrape gets one at a time, so that a client that does not read holds no copy
-// of all.
-func (r *ratchet) next(cpu int) (found row, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(r.held, cpu, func(r row, cpu int) int { return r.cpu - cpu })
-	if i == len(r.held) {
-		return row{}, false
-	}
-	return r.held[i], true
+	return time.Duration(µs) * time.Microsecond, nil
 }

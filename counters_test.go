@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -12,16 +13,14 @@ import (
 func TestAsGopsutil(t *testing.T) {
 	const near = 0.5 // seconds, because idle may step back and the machine may be slow
 	var before, after stat
-	_, err := before.read(true)
-	if err != nil {
+	if err := before.read(true); err != nil {
 		t.Skip(err)
 	}
 	between, err := cpu.Times(true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = after.read(true)
-	if err != nil {
+	if err := after.read(true); err != nil {
 		t.Fatal(err)
 	}
 	if len(between) != len(before.rows) || len(after.rows) != len(before.rows) || before.set != after.set {
@@ -49,7 +48,13 @@ func TestSetOfCPUs(t *testing.T) {
 		var s, each stat
 		ok := s.parse([]byte(text), false)
 		each.parse([]byte(text), true)
-		if !ok || s.set != each.set || s.cpus != each.cpus || s.rows != nil || len(each.rows) != each.cpus {
+		var online []string
+		for n, r := range each.rows {
+			if r.online {
+				online = append(online, strconv.Itoa(n))
+			}
+		}
+		if !ok || s.set != each.set || s.cpus != each.cpus || s.rows != nil || strings.Join(online, " ") != cpus || len(online) != s.cpus {
 			t.Errorf("CPUs %s: %+v, %+v", cpus, s, each)
 		}
 		if other, found := sets[s.set]; found {

@@ -404,8 +404,8 @@ func TestStreamOfSeveral(t *testing.T) {
 			if src == groups || cpus.Load() == 0 {
 				s.err = errors.New("broken")
 			}
-			for i := range int(cpus.Load()) {
-				s.rows = append(s.rows, row{i, counts{modeIdle: uint64(time.Now().UnixMilli() / 10)}})
+			for range int(cpus.Load()) {
+				s.rows = append(s.rows, row{true, counts{modeIdle: uint64(time.Now().UnixMilli() / 10)}})
 			}
 			return s
 		}

@@ -157,7 +157,7 @@ func run(args []string) error {
 		return stdoutError(err)
 	}
 	if opt.cgroup != "" {
-		if _, _, err := readGroup(opt.cgroup); err != nil {
+		if _, err := readGroup(opt.cgroup); err != nil {
 			return sourceError(groups, err)
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"strconv"
 	"strings"
+	"sync"
 )
 
 // writeMetrics writes the counters in the Prometheus text format. Names and help
@@ -32,9 +32,12 @@ func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *rat
 	}
 	family("node_cpu_seconds_total", "counter", "Seconds the CPUs spent in each mode.")
 	ratchet.hold(cores.rows)
-	for r, ok := ratchet.next(0); ok; r, ok = ratchet.next(r.cpu + 1) {
+	for cpu := range len(cores.rows) {
+		r := ratchet.row(cpu)
 		for mode, name := range modeNames {
-			fmt.Fprintf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", r.cpu, name, r.seconds(mode))
+			if r.online {
+				fmt.Fprintf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", cpu, name, r.seconds(mode))
+			}
 		}
 	}
 	if load.err == nil { // otherwise, the system has no load averages
@@ -50,11 +53,11 @@ func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *rat
 		family("node_uname_info", "gauge", "Labeled system information as provided by the uname system call.")
 		fmt.Fprintf(text, "node_uname_info{%s} 1\n", labels)
 	}
-	stat, _, _ := readText(procFile("stat"))
-	if n, err := strconv.ParseUint(value(stat, "btime"), 10, 64); err == nil {
-		gauge("node_boot_time_seconds", "Node boot time, in unixtime.", n)
+	stat, _ := readText(procFile("stat"))
+	if n := value(stat, "btime"); n > 0 {
+		gauge("node_boot_time_seconds", "Node boot time, in unixtime.", int64(n))
 	}
-	if n, err := strconv.ParseUint(value(stat, "procs_running"), 10, 64); err == nil {
+	if n := value(stat, "procs_running"); n >= 0 {
 		gauge("node_procs_running", "Number of processes in runnable state.", n)
 	}
 	gauge("cpunc_connections", "Open connections.", connections)
@@ -75,7 +78,7 @@ func unameLabels() (labels string, ok bool) {
 	for _, l := range []struct{ name, file string }{
 		{"domainname", "domainname"}, {"nodename", "hostname"}, {"release", "osrelease"}, {"sysname", "ostype"}, {"version", "version"},
 	} {
-		value, _, err := readText(procFile("sys/kernel/" + l.file))
+		value, err := readText(procFile("sys/kernel/" + l.file))
 		if err != nil {
 			return "", false
 		}
@@ -83,4 +86,43 @@ func unameLabels() (labels string, ok bool) {
 	}
 	list = append(list, fmt.Sprintf("machine=%q", machine()))
 	return strings.Join(list, ","), true
+}
+
+// A ratchet keeps counters from decreasing, because the rate function of
+// Prometheus takes every decrease for a reset.
+type ratchet struct {
+	mu   sync.Mutex
+	held []row // by CPU number
+}
+
+// hotplugged is the decrease of idle, in seconds, after which a CPU is taken
+// for one that was offline, and whose counters start again. The rule is that of
+// node_exporter.
+const hotplugged = 3
+
+// hold takes the newest counters. One that decreased keeps its value.
+func (r *ratchet) hold(rows []row) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for cpu, now := range rows {
+		if cpu == len(r.held) {
+			r.held = append(r.held, row{})
+		}
+		held := &r.held[cpu]
+		if !now.online || held.seconds(modeIdle)-now.seconds(modeIdle) >= hotplugged {
+			*held = row{}
+		}
+		held.online = now.online
+		for mode, n := range now.counts {
+			held.counts[mode] = max(held.counts[mode], n)
+		}
+	}
+}
+
+// row returns the counters of a CPU that it holds. A scrape gets one at a time,
+// so that a client that does not read holds no copy of all.
+func (r *ratchet) row(cpu int) row {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held[cpu]
 }

@@ -37,8 +37,7 @@ const minWindow = 100 * time.Millisecond // the shortest interval of a reply
 type sample struct {
 	at     time.Time // when the kernel was read
 	err    error
-	stat       // of totals and perCPU
-	width  int // of perCPU: number of columns of cores, including CPUs that have gone offline
+	stat   // of totals and perCPU
 	load   [3]float64
 	waited time.Duration
 	usage  *usage
@@ -179,15 +178,10 @@ func (g gain) shares() []float64 {
 // cores returns how busy each CPU was. Column n is CPU n. A CPU that is not in
 // both samples was offline for part of the time, so it is NaN.
 func cores(from, to *sample) []float64 {
-	percent := slices.Repeat([]float64{math.NaN()}, to.width)
-	old := from.rows
-	for i := range to.rows {
-		now := &to.rows[i]
-		for len(old) > 0 && old[0].cpu < now.cpu {
-			old = old[1:]
-		}
-		if len(old) > 0 && old[0].cpu == now.cpu {
-			percent[now.cpu] = gained(from, to, &old[0].counts, &now.counts, 1).busy()
+	percent := slices.Repeat([]float64{math.NaN()}, len(to.rows))
+	for cpu := range min(len(from.rows), len(to.rows)) {
+		if old, now := &from.rows[cpu], &to.rows[cpu]; old.online && now.online {
+			percent[cpu] = gained(from, to, &old.counts, &now.counts, 1).busy()
 		}
 	}
 	return percent
@@ -237,30 +231,27 @@ func pressure(from, to *sample) float64 {
 // A group may exceed its limit for a short time, if it has saved some up; that
 // counts as 100.
 func groupUse(from, to *sample) []float64 {
-	elapsed := to.at.Sub(from.at)
+	elapsed := to.at.Sub(from.at).Seconds()
 	a, b := from.usage, to.usage
-	cpuTime := b.used - a.used
-	if !to.comparable(from) || elapsed <= 0 || cpuTime < 0 || cpuTime.Seconds() > maxCPUs*elapsed.Seconds() {
+	used := b.seconds - a.seconds
+	if !to.comparable(from) || elapsed <= 0 || used < 0 || used > maxCPUs*elapsed {
 		return []float64{math.NaN(), math.NaN()}
 	}
-	used := min(100*cpuTime.Seconds()/(elapsed.Seconds()*b.limit), 100)
 	throttled := 0.0
 	for i := range b.quotas {
 		throttled = max(throttled, throttledShare(&a.quotas[i], &b.quotas[i])) // NaN if one is
 	}
-	return []float64{used, throttled}
+	return []float64{min(100*used/(b.limit*elapsed), 100), throttled}
 }
 
 // throttledShare returns the percentage of periods in which a quota was used up.
 func throttledShare(from, to *quota) float64 {
-	periods, full := int64(to.periods-from.periods), int64(to.throttled-from.throttled)
+	periods, full := to.periods-from.periods, to.throttled-from.throttled
 	switch {
-	case !from.counted || !to.counted:
-		return math.NaN()
 	case periods == 0 && full == 0: // nothing ran
 		return 0
 	case periods <= 0 || full < 0:
 		return math.NaN()
 	}
-	return min(100*float64(full)/float64(periods), 100)
+	return min(100*full/periods, 100)
 }

@@ -61,19 +61,21 @@ func newSampler(group string) *sampler {
 // readSource is readKernel, except in tests.
 var readSource = readKernel
 
-// readKernel reads a source from the kernel.
+// readKernel reads a source from the kernel. The number that is divided by the
+// elapsed time is the last one that it reads, so the time is that of the end.
 func readKernel(src source, group string) *sample {
 	now := new(sample)
 	switch src {
 	case totals, perCPU:
-		now.at, now.err = now.stat.read(src == perCPU)
+		now.err = now.stat.read(src == perCPU)
 	case averages:
-		now.load, now.at, now.err = readLoad()
+		now.load, now.err = readLoad()
 	case pressures:
-		now.waited, now.at, now.err = readPressure()
+		now.waited, now.err = readPressure()
 	case groups:
-		now.usage, now.at, now.err = readGroup(group)
+		now.usage, now.err = readGroup(group)
 	}
+	now.at = time.Now()
 	return now
 }
 
@@ -151,10 +153,8 @@ func (s *sampler) sample(ctx context.Context, src source) *sample {
 		if now.err != nil {
 			now.err = sourceError(src, now.err)
 		}
-		if n := len(now.rows); n > 0 {
-			f.width = max(f.width, now.rows[n-1].cpu+1)
-			now.width = f.width
-		}
+		f.width = max(f.width, len(now.rows))
+		now.rows = append(now.rows, make([]row, f.width-len(now.rows))...)
 		f.newest = now
 	}
 	return f.newest

@@ -93,7 +93,7 @@ func (k *kernel) read(src source) *sample {
 		now.waited = busy
 	case groups:
 		here, _ := os.Stat(".") // any directory
-		now.usage = &usage{id: here, used: busy, limit: float64(k.cpus) / 4}
+		now.usage = &usage{group: controlGroup{id: here}, seconds: busy.Seconds(), limit: float64(k.cpus) / 4}
 	default:
 		now.stat = stat{cpus: k.cpus, set: uint64(k.cpus)}
 		for i := range k.cpus {
@@ -101,7 +101,7 @@ func (k *kernel) read(src source) *sample {
 			now.total[modeUser] += b
 			now.total[modeIdle] += up - b
 			if src == perCPU {
-				now.rows = append(now.rows, row{i, counts{modeUser: b, modeIdle: up - b}})
+				now.rows = append(now.rows, row{true, counts{modeUser: b, modeIdle: up - b}})
 			}
 		}
 	}

@@ -24,26 +24,26 @@ func still() *sampler {
 	const ageless = 1000 * time.Hour
 	const jiffies = uint64(ageless / jiffy)
 	begin := time.Now().Add(-firstWindow)
-	here, _ := os.Stat(".")
+	dir, _ := os.Stat(".")
+	here := controlGroup{id: dir}
 	smp := newSampler("")
 	smp.maxFirst = ageless
 	for src := range sources {
 		f := <-smp.feeds[src]
 		f.history = []*sample{{
 			at:    begin,
-			stat:  stat{cpus: 2, rows: []row{{cpu: 0}, {cpu: 1}}},
-			usage: &usage{id: here, limit: 4, quotas: []quota{{cpus: 4, counted: true}}},
+			stat:  stat{cpus: 2, rows: []row{{online: true}, {online: true}}},
+			usage: &usage{group: here, limit: 4, quotas: []quota{{cpus: 4}}},
 		}}
 		f.newest = &sample{
 			at: begin.Add(ageless),
 			stat: stat{
 				total: counts{modeUser: jiffies / 4 * 3, modeIdle: jiffies / 4 * 5}, cpus: 2,
-				rows: []row{{0, counts{modeUser: jiffies / 2, modeIdle: jiffies / 2}}, {1, counts{modeUser: jiffies / 4, modeIdle: jiffies / 4 * 3}}},
+				rows: []row{{true, counts{modeUser: jiffies / 2, modeIdle: jiffies / 2}}, {true, counts{modeUser: jiffies / 4, modeIdle: jiffies / 4 * 3}}},
 			},
-			width:  2,
 			load:   [3]float64{3, 2, 1},
 			waited: ageless / 8,
-			usage:  &usage{id: here, used: ageless, limit: 4, quotas: []quota{{cpus: 4, counted: true, periods: 8 * jiffies, throttled: jiffies}}},
+			usage:  &usage{group: here, seconds: ageless.Seconds(), limit: 4, quotas: []quota{{cpus: 4, periods: 8 * float64(jiffies), throttled: float64(jiffies)}}},
 		}
 		smp.feeds[src] <- f
 	}
