@@ -17,10 +17,8 @@ import (
 )
 
 const (
-	maxLine     = 64 << 10               // bytes of a reply: enough for 10,000 cores
-	maxBlank    = 4 << 10                // bytes of empty lines before a reply
+	maxLine     = 64 << 10               // bytes of a reply, and of empty lines before it: enough for 10,000 cores
 	lineTimeout = 100 * time.Millisecond // a pause this long ends a reply that has no newline
-	owedTimeout = 10 * time.Millisecond  // for replies that were not waited for
 )
 
 // A dialer connects to addresses of every kind.
@@ -59,10 +57,8 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", a, cause(err))
 	}
-	if d.verbose && a.network == socket {
-		say("%s: connected", a)
-	} else if d.verbose {
-		say("%s: connected to %s", a, conn.RemoteAddr())
+	if d.verbose {
+		say("%s: connected to %s", a, quoteOdd(conn.RemoteAddr().String()))
 	}
 	return conn, nil
 }
@@ -94,9 +90,7 @@ type peer struct {
 	net.Conn              // nil when not connected
 	cancelBye func() bool // cancels the bye at the end of the run, and reports whether that was in time
 	unread    []byte
-	blank     int            // bytes of empty lines since the request
-	replied   [readings]bool // whether it has replied to the word
-	owed      bool           // replies to the previous request may still come
+	replied   bool // whether it has replied with a number on this connection
 }
 
 // reset begins a new connection.
@@ -105,20 +99,14 @@ func (p *peer) reset(conn net.Conn, cancelBye func() bool) {
 }
 
 // ask sends the words in one request and returns the numbers of each reply as
-// text. A first reply to a word may take longer than wait by first. If the
-// server refuses some of the words, these have no numbers, and the error is the
-// first refusal.
+// text. The first reply on a connection may take longer than wait by first. If
+// the server refuses some of the words, these have no numbers, and the error is
+// the first refusal.
 func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 	deadline := time.Now().Add(wait)
-	if slices.ContainsFunc(ws, func(w word) bool { return !p.replied[w] }) {
+	if !p.replied {
 		deadline = deadline.Add(first)
 	}
-	if p.owed {
-		p.SetReadDeadline(time.Now().Add(owedTimeout))
-		io.CopyN(io.Discard, p, maxLine)
-		p.owed, p.unread = false, nil
-	}
-	p.blank = 0
 	if len(bytes.TrimSpace(p.unread)) > 0 {
 		return nil, fmt.Errorf("unsolicited data: %s", excerpt(p.unread))
 	}
@@ -135,7 +123,7 @@ func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = fmt.Errorf("no reply within %v (to wait longer: -w)", wait)
-	case isRefusal(err) && !p.hasReplied(): // taken for a refusal of the connection, which has then failed
+	case isRefusal(err) && !p.replied: // taken for a refusal of the connection, which has then failed
 		err = errors.New(err.Error())
 	}
 	return replies, err
@@ -152,12 +140,13 @@ func (p *peer) readReplies(ws []word, deadline time.Time) (replies [][]string, r
 				replies = make([][]string, len(ws))
 			}
 			replies[i] = columns
-			p.replied[w], p.everReplied = true, true
+			p.replied, p.everReplied = true, true
 		case isRefusal(err):
 			refused = cmp.Or(refused, err)
 			deadline = time.Now().Add(lineTimeout) // for the rest, which may never come
 		case refused != nil:
-			p.owed = true
+			p.Close() // or a reply that comes late would be taken for one to the next request
+			p.unread = nil
 			return replies, refused
 		default:
 			return nil, err
@@ -172,8 +161,6 @@ type refusal string
 func (r refusal) Error() string { return excerptText([]byte(r)) }
 
 func isRefusal(err error) bool { return errors.As(err, new(refusal)) }
-
-func (p *peer) hasReplied() bool { return p.replied != [readings]bool{} }
 
 // A staleError means that the connection was lost before a reply began, perhaps
 // long before the request.
@@ -190,7 +177,7 @@ func (p *peer) readReply(w word, deadline time.Time) ([]string, error) {
 	case err == io.EOF:
 		err = errors.New("connection closed")
 	}
-	if err = cause(err); len(p.unread) == 0 {
+	if err = cause(err); len(bytes.TrimSpace(p.unread)) == 0 {
 		return nil, staleError{err}
 	}
 	return nil, err
@@ -203,11 +190,17 @@ func (p *peer) readReply(w word, deadline time.Time) ([]string, error) {
 func (p *peer) readLine(w word, deadline time.Time) ([]byte, error) {
 	bare := !p.lines && w.width() > 0 // whether it may end without a newline
 	for {
-		if line, err := p.cutLine(); line != nil || err != nil {
-			return line, err
+		text := bytes.TrimLeft(p.unread, "\r\n") // the newline that arrived late, after a pause had ended the reply
+		line, rest, ended := bytes.Cut(text, []byte("\n"))
+		if ended {
+			p.unread, p.lines = rest, true
+			return bytes.TrimSuffix(line, []byte("\r")), nil
+		}
+		if len(p.unread) >= maxLine {
+			return nil, fmt.Errorf("line too long (over %d bytes): %s", maxLine, excerpt(p.unread))
 		}
 		until := deadline
-		if quiet := time.Now().Add(lineTimeout); bare && len(p.unread) > 0 && quiet.Before(deadline) {
+		if quiet := time.Now().Add(lineTimeout); bare && len(text) > 0 && quiet.Before(deadline) {
 			until = quiet
 		}
 		p.SetReadDeadline(until)
@@ -216,37 +209,15 @@ func (p *peer) readLine(w word, deadline time.Time) ([]byte, error) {
 		p.unread = p.unread[:len(p.unread)+n]
 		switch {
 		case n > 0 || err == nil:
-		case len(p.unread) == 0 || err != io.EOF && until == deadline:
+		case len(text) == 0 || err != io.EOF && until == deadline:
 			return nil, err
 		case !bare:
-			return nil, fmt.Errorf("connection closed in the middle of a reply: %s", excerpt(p.unread))
+			return nil, fmt.Errorf("connection closed in the middle of a reply: %s", excerpt(text))
 		default: // the connection or a pause has ended it
-			line := p.unread
 			p.unread = nil
-			return line, nil
+			return text, nil
 		}
 	}
-}
-
-// cutLine removes a whole line from what is unread. It returns nil if there is
-// none.
-func (p *peer) cutLine() ([]byte, error) {
-	// An empty line is the newline that arrived late, after a pause had ended the
-	// reply.
-	text := bytes.TrimLeft(p.unread, "\r\n")
-	p.blank += len(p.unread) - len(text)
-	p.unread = text
-	line, rest, ok := bytes.Cut(text, []byte("\n"))
-	switch {
-	case p.blank > maxBlank:
-		return nil, errors.New("unsolicited data: too many empty lines")
-	case ok:
-		p.unread, p.lines = rest, true
-		return bytes.TrimSuffix(line, []byte("\r")), nil
-	case len(text) >= maxLine:
-		return nil, fmt.Errorf("line too long (over %d bytes): %s", maxLine, excerpt(text))
-	}
-	return nil, nil
 }
 
 // parseReply checks that line is a reply to w and splits it into its numbers.
@@ -259,20 +230,21 @@ func parseReply(w word, line []byte) ([]string, error) {
 		return nil, err
 	}
 	columns := strings.Fields(string(line))
-	if want := w.width(); len(columns) == 0 || want > 0 && len(columns) != want {
+	wrong := func(column string) bool { return !isNumberOf(w, column) }
+	if want := w.width(); len(columns) == 0 || want > 0 && len(columns) != want || slices.ContainsFunc(columns, wrong) {
 		return nil, fmt.Errorf("unexpected reply to %q: %s (is it a cpunc server?)", w, excerpt(line))
 	}
-	limit := table[w].limit
-	for _, column := range columns {
-		if column == "nan" {
-			continue
-		}
-		n, err := strconv.ParseFloat(column, 64)
-		if err != nil || strings.Trim(column, "0123456789.") != "" || strings.HasSuffix(column, ".") || limit > 0 && n > limit {
-			return nil, fmt.Errorf("unexpected reply to %q: %s (is it a cpunc server?)", w, excerpt(line))
-		}
-	}
 	return columns, nil
+}
+
+// isNumberOf reports whether text is a number in a reply to w.
+func isNumberOf(w word, text string) bool {
+	if text == "nan" {
+		return true
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	limit := table[w].limit
+	return err == nil && strings.Trim(text, "0123456789.") == "" && !strings.HasSuffix(text, ".") && (limit == 0 || n <= limit)
 }
 
 // bye tells the server that the session is over and closes the connection.

@@ -292,7 +292,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	}
 	first := !h.peer.everReplied
 	replies, err := h.peer.ask(ws, p.wait, p.first)
-	if _, stale := err.(staleError); stale && h.peer.hasReplied() && p.survives(h, err) && h.network != command {
+	if _, stale := err.(staleError); stale && h.peer.replied && p.survives(h, err) && h.network != command {
 		// The listener may have closed the idle connection long ago, or may
 		// have been restarted.
 		p.drop(h)
@@ -312,7 +312,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	case h.network == command: // Ctrl-C also ends the command, perhaps before ctx is done
 		sleep(ctx, brief)
 	}
-	if !h.peer.hasReplied() {
+	if !h.peer.replied {
 		err = withHint(err, h.hint)
 	}
 	p.drop(h)

@@ -85,7 +85,7 @@ func (c *tape) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (c *tape) Close() error { return nil }
+func (c *tape) Close() error { c.chunks = nil; return nil }
 
 func (c *tape) SetReadDeadline(time.Time) error { return nil }
 
