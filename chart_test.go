@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -50,11 +51,12 @@ func gapped(s, i int) float64 {
 
 // namesOf returns the names of the columns of readings.
 func namesOf(cpus int, ws ...word) (names []string) {
-	var l line
 	for _, w := range ws {
-		l.add("", []word{w}, [][]string{nil}, cpus)
+		for c := range cmp.Or(w.width(), cpus) {
+			names = append(names, w.column(c))
+		}
 	}
-	return l.names
+	return names
 }
 
 // inModes returns how much of the time was spent in each mode.

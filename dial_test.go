@@ -101,7 +101,7 @@ func TestFirstReplyTakesLonger(t *testing.T) {
 				io.WriteString(conn, map[string]string{"cpu": "1.0\n", "load": "1.00 2.00 3.00\n"}[request])
 			}
 		})})
-		expect(t, lines, "0.00 10.90 1.0")
+		expect(t, lines, "10.90 10.90 1.0")
 		if want := "alpha:5000: no reply within 10s (to wait longer: -w)"; err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
@@ -120,7 +120,7 @@ func TestBareReplies(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		expect(t, lines, "0.00 0.10 0.5", "1.00 1.10 1.5", "2.00 2.10 2.5")
+		expect(t, lines, "0.10 0.10 0.5", "1.10 1.20 1.5", "2.10 2.20 2.5")
 	})
 }
 
@@ -130,7 +130,7 @@ func TestBareReplies(t *testing.T) {
 func TestRepliesInPieces(t *testing.T) {
 	for w, want := range map[word][]string{
 		cpuWord:   {"0.00 0.00 12.5", "1.00 1.30 12.5", "2.00 2.30 12.5"},
-		coresWord: {"0.00 0.30 12.5 1.0", "1.00 1.30 12.5 1.0", "2.00 2.30 12.5 1.0"},
+		coresWord: {"0.30 0.30 12.5 1.0", "1.30 1.60 12.5 1.0", "2.30 2.60 12.5 1.0"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			lines, err := polled(t, &poller{interval: time.Second, count: 3, words: []word{w}, dial: scripted(t, func(n int, _ string, conn net.Conn) {
@@ -187,7 +187,7 @@ func TestReplyCutShort(t *testing.T) {
 		err     string
 	}{
 		{cpuWord, []string{"12.5"}, []string{"0.00 0.00 12.5"}, ""},
-		{cpuWord, []string{"12.5", "13.5"}, []string{"0.00 0.10 12.5", "1.00 1.00 13.5"}, ""},
+		{cpuWord, []string{"12.5", "13.5"}, []string{"0.10 0.10 12.5", "1.10 1.10 13.5"}, ""},
 		{cpuWord, []string{"97."}, nil, `alpha:5000: unexpected reply to "cpu": "97." (is it a cpunc server?)`},
 		{cpuWord, []string{"12.5\n", "9"}, []string{"0.00 0.00 12.5"}, cut + `"9"`},
 		{cpuWord, []string{"12.5\r\n", "\r\n97.5\r"}, []string{"0.00 0.00 12.5"}, cut + `"97.5\r"`},
@@ -262,10 +262,10 @@ func TestErrorLines(t *testing.T) {
 			"0.00 0.00 1.0 0.25 0.50 0.75 2.0", "1.00 1.00 1.0 nan nan nan 2.0",
 		}, said: "cpunc: alpha: " + text + "\n"},
 		{name: "without the rest", keep: true, replies: []string{bad, bad, ok}, want: []string{
-			"0.00 0.10 1.0 nan nan nan nan", "1.00 1.10 1.0 nan nan nan nan", "2.00 2.00 1.0 0.25 0.50 0.75 2.0",
+			"0.10 0.10 1.0 nan nan nan nan", "1.10 1.20 1.0 nan nan nan nan", "2.10 2.10 1.0 0.25 0.50 0.75 2.0",
 		}, said: "cpunc: alpha:5000: " + text + "\n"},
 		{name: "the rest comes late", keep: true, replies: []string{bad + "...2.0\n", ok}, want: []string{
-			"0.00 0.10 1.0 nan nan nan nan", "1.00 1.00 1.0 0.25 0.50 0.75 2.0",
+			"0.10 0.10 1.0 nan nan nan nan", "1.10 1.10 1.0 0.25 0.50 0.75 2.0",
 		}, said: "cpunc: alpha:5000: " + text + "\n"},
 		{name: "every word", keep: true, replies: []string{ok, strings.Repeat("error: no\n", 3), ok}, want: []string{
 			"0.00 0.00 1.0 0.25 0.50 0.75 2.0", "1.00 1.00 nan nan nan nan nan", "2.00 2.00 1.0 0.25 0.50 0.75 2.0",

@@ -59,11 +59,11 @@ func (g *graph) open() error {
 	return nil
 }
 
-// show adds a line, and opens the graph once every host has replied or failed.
-// Until then, a command may ask for a password.
+// show adds a line, and opens the graph at the first one. Until then, a command
+// may ask for a password.
 func (g *graph) show(l line) error {
 	g.change(func(c *chart) { c.add(l) })
-	if g.done != nil || !l.settled {
+	if g.done != nil {
 		return nil
 	}
 	return g.open()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -17,28 +16,8 @@ type line struct {
 	names   []string
 	columns []string // numbers as received, or nan
 	replied bool     // whether any host has replied
-	settled bool     // whether every host has replied or failed at least once
 	begins  bool     // whether a # line is in front of it: it begins a new run
 	stamp   string   // the time as it stands in a line of standard input, if it does
-}
-
-// add appends the columns of one host, with prefix before their names: those of
-// its replies to ws, where nil is a gap. cores is the number of columns in its
-// last reply to cores.
-func (l *line) add(prefix string, ws []word, replies [][]string, cores int) {
-	for i, w := range ws {
-		var columns []string
-		if replies != nil {
-			columns = replies[i]
-		}
-		if columns == nil {
-			columns = slices.Repeat([]string{"nan"}, cmp.Or(w.width(), cores, 1))
-		}
-		for c := range columns {
-			l.names = append(l.names, prefix+w.column(c))
-		}
-		l.columns = append(l.columns, columns...)
-	}
 }
 
 // value returns column i as a number, or NaN for a gap.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -21,11 +22,8 @@ const (
 // A host is one address that is polled.
 type host struct {
 	address
-	cores   int        // number of columns in its last reply to cores
-	replies [][]string // to the current poll; nil if none
-
-	sent, received int
-	settled        bool // whether it has replied or failed at least once
+	cores    int // number of columns in its last reply to cores
+	received int // number of polls that it replied to in time
 
 	// While busy is set, a goroutine polls or redials the host, and owns the
 	// fields below.
@@ -53,6 +51,7 @@ type poller struct {
 	show     func(line) error
 	brake    brake
 
+	polls      int                     // number of polls
 	fail       context.CancelCauseFunc // ends the run; the first cause counts
 	unfinished sync.WaitGroup          // goroutines of polls, and connections to which bye has not been sent yet
 }
@@ -65,7 +64,7 @@ func (p *poller) run(ctx context.Context) error {
 	p.unfinished.Wait()
 	if p.verbose { // as ping does
 		for _, h := range p.hosts {
-			say("%s: %d sent, %d received, %d lost", h, h.sent, h.received, h.sent-h.received)
+			say("%s: %d sent, %d received, %d lost", h, p.polls, h.received, p.polls-h.received)
 		}
 	}
 	if err := context.Cause(ctx); err != errEnd && err != context.Canceled {
@@ -81,19 +80,19 @@ func (p *poller) loop(ctx context.Context) error {
 		return err
 	}
 	c := clock{time.Now(), p.interval}
-	for n := 0; p.count == 0 || n < p.count; n++ {
+	for p.count == 0 || p.polls < p.count {
 		ws, err := p.next(ctx, &c)
 		if err != nil {
 			return err
 		}
-		l, err := p.poll(ctx, ws, p.missed(c, n == 0))
+		l, err := p.poll(ctx, ws, p.missed(c))
 		if err != nil {
 			return err
 		}
-		if n == 0 && p.hosts[0].network == memory {
-			c.due = l.at // the first line covers the interval that ends with it
-		}
 		last := l.at // when the last reply came
+		if p.polls == 1 {
+			c.due = last // a first reply may take long, and the ticks start with it
+		}
 		l.at = c.stamp(last)
 		if err := p.show(l); err != nil {
 			return err
@@ -111,8 +110,17 @@ func (p *poller) connectAll(ctx context.Context) error {
 	if p.keep {
 		return nil
 	}
-	_, err := p.poll(ctx, nil, nil)
-	return err
+	var dials sync.WaitGroup
+	for _, h := range p.hosts {
+		dials.Go(func() { // ends with ctx
+			defer onPanic()
+			if err := p.connect(ctx, h); err != nil {
+				p.fail(err)
+			}
+		})
+	}
+	dials.Wait()
+	return ctx.Err()
 }
 
 // next waits for the next request of the input, or for the next tick, and
@@ -136,14 +144,18 @@ func (p *poller) next(ctx context.Context, c *clock) ([]word, error) {
 
 // missed returns when the poll at the tick of c ends: hosts that have not replied
 // then leave gaps. It is nil if all of them are waited for, as long as -w allows.
-func (p *poller) missed(c clock, first bool) <-chan time.Time {
-	// A command may take long to connect, and the first line of this machine
-	// takes an interval.
-	slow := func(h *host) bool { return h.network == command && !p.keep || h.network == memory }
-	if p.interval == 0 || len(p.hosts) == 1 && !p.keep || first && slices.ContainsFunc(p.hosts, slow) {
+func (p *poller) missed(c clock) <-chan time.Time {
+	end := c.due.Add(p.interval)
+	isCommand := func(h *host) bool { return h.network == command }
+	switch first := p.polls == 0; {
+	case p.interval == 0, len(p.hosts) == 1 && !p.keep:
 		return nil
+	case first && slices.ContainsFunc(p.hosts, isCommand): // it may take long to connect
+		return nil
+	case first:
+		end = end.Add(p.first)
 	}
-	return time.After(time.Until(c.due.Add(p.interval)))
+	return time.After(time.Until(end))
 }
 
 // request returns the next request from the input.
@@ -176,27 +188,24 @@ type result struct {
 
 // poll sends the words to every host that is not busy, each in a goroutine of its
 // own, and collects the replies into a line until all have come, or missed.
-// Without words, it only connects.
 func (p *poller) poll(ctx context.Context, ws []word, missed <-chan time.Time) (line, error) {
 	results := make(chan result, len(p.hosts)) // late results land where nobody reads them
 	waiting := 0
 	for _, h := range p.hosts {
-		h.replies = nil
-		if len(ws) > 0 {
-			h.sent++
-		}
 		if h.busy.CompareAndSwap(false, true) {
 			waiting++
 			p.unfinished.Go(func() { defer onPanic(); p.pollHost(ctx, h, ws, results) }) // ends when the host has replied or is back, or with ctx
 		}
 	}
+	p.polls++
 	at := time.Now()
+	replies := map[*host][][]string{}
 	for waiting > 0 {
 		select {
 		case r := <-results:
 			waiting--
-			r.host.record(ws, r.replies)
-			if r.replies != nil && p.interval > 0 {
+			if r.replies != nil {
+				replies[r.host] = r.replies
 				at = time.Now()
 			}
 		case <-missed:
@@ -205,36 +214,38 @@ func (p *poller) poll(ctx context.Context, ws []word, missed <-chan time.Time) (
 			return line{}, errEnd
 		}
 	}
-	return p.line(at, ws), p.brake.wait(ctx)
-}
-
-func (h *host) record(ws []word, replies [][]string) {
-	h.replies = replies
-	h.settled = h.settled || len(ws) > 0
-	if len(ws) == 0 || replies == nil {
-		return
-	}
-	h.received++
-	for i, w := range ws {
-		if w.width() == 0 && replies[i] != nil {
-			h.cores = len(replies[i])
-		}
-	}
-}
-
-// line returns the replies to the current poll.
-func (p *poller) line(at time.Time, ws []word) line {
-	l := line{at: at, settled: true}
+	l := line{at: at}
 	for _, h := range p.hosts {
-		prefix := ""
-		if len(p.hosts) > 1 || h.label != "" {
-			prefix = strings.Join(strings.Fields(h.String()), "_") + "/" // white space separates columns
-		}
-		l.replied = l.replied || h.replies != nil
-		l.settled = l.settled && h.settled
-		l.add(prefix, ws, h.replies, h.cores)
+		p.add(&l, h, ws, replies[h])
 	}
-	return l
+	return l, p.brake.wait(ctx)
+}
+
+// add appends the columns of h: those of its replies to ws, where nil is a gap.
+func (p *poller) add(l *line, h *host, ws []word, replies [][]string) {
+	prefix := ""
+	if len(p.hosts) > 1 || h.label != "" {
+		prefix = strings.Join(strings.Fields(h.String()), "_") + "/" // white space separates columns
+	}
+	if replies != nil {
+		h.received++
+		l.replied = true
+	} else {
+		replies = make([][]string, len(ws))
+	}
+	for i, w := range ws {
+		columns := replies[i]
+		switch {
+		case columns == nil:
+			columns = slices.Repeat([]string{"nan"}, cmp.Or(w.width(), h.cores, 1))
+		case w.width() == 0:
+			h.cores = len(columns)
+		}
+		for c := range columns {
+			l.names = append(l.names, prefix+w.column(c))
+		}
+		l.columns = append(l.columns, columns...)
+	}
 }
 
 // wrap adds the name of the host to an error, unless it is this machine.
@@ -253,7 +264,7 @@ func (p *poller) pollHost(ctx context.Context, h *host, ws []word, results chan<
 	case err != nil && !p.survives(h, err):
 		p.fail(err)
 	case err == nil || isRefusal(err):
-		if len(ws) > 0 && !h.lost.IsZero() {
+		if !h.lost.IsZero() {
 			say("%s: reconnected after %v", h, time.Since(h.lost).Round(100*time.Millisecond))
 			h.lost, h.pause = time.Time{}, 0
 		}
@@ -286,9 +297,6 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 		if err := p.connect(ctx, h); err != nil {
 			return nil, err
 		}
-	}
-	if len(ws) == 0 {
-		return [][]string{}, nil
 	}
 	first := !h.peer.everReplied
 	replies, err := h.peer.ask(ws, p.wait, p.first)

@@ -72,15 +72,16 @@ func expect(t *testing.T, got []string, want ...string) {
 func TestTicksKeepTheirPhase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines, err := polled(t, &poller{interval: time.Second, count: 5, dial: scripted(t, func(n int, request string, conn net.Conn) {
-			time.Sleep([]time.Duration{30, 70, 20, 2300, 0, 0}[n] * time.Millisecond) // the last one is for bye
+			time.Sleep([]time.Duration{950, 70, 20, 2300, 0, 0}[n] * time.Millisecond) // the last one is for bye
 			fmt.Fprintf(conn, "%d.0\n", n)
 		})})
 		if err != nil {
 			t.Error(err)
 		}
-		// The late reply has the time of its arrival. Ticks 4 and 5 are skipped, and the
-		// next tick keeps the phase.
-		expect(t, lines, "0.00 0.03 0.0", "1.00 1.07 1.0", "2.00 2.02 2.0", "5.30 5.30 3.0", "6.00 6.00 4.0")
+		// The ticks start with the first line, as if the server had just started. The late
+		// reply has the time of its arrival; two ticks are skipped, and the next one keeps
+		// the phase.
+		expect(t, lines, "0.95 0.95 0.0", "1.95 2.02 1.0", "2.95 2.97 2.0", "6.25 6.25 3.0", "6.95 6.95 4.0")
 	})
 }
 
@@ -116,7 +117,7 @@ func TestNoPause(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		expect(t, lines, "0.00 0.05 0.0", "0.05 0.10 1.0", "0.10 0.15 2.0", "0.15 0.20 3.0", "0.20 0.25 4.0")
+		expect(t, lines, "0.05 0.05 0.0", "0.10 0.10 1.0", "0.15 0.15 2.0", "0.20 0.20 3.0", "0.25 0.25 4.0")
 	})
 }
 
@@ -187,26 +188,38 @@ func TestSeveralHosts(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		// b's second reply arrives at 3.30, so its ticks 1 to 3 are gaps. Only the first
+		// b's second reply arrives at 3.40, so its ticks 1 to 3 are gaps. Only the first
 		// gap delays the other hosts, and only until the next tick.
 		expect(t, lines,
-			"0.00 0.10 0.0 0.0 0.0",
-			"1.00 2.00 1.0 nan 1.0",
-			"2.00 2.10 2.0 nan 2.0",
-			"3.00 3.10 3.0 nan 3.0",
-			"4.00 4.10 4.0 2.0 4.0",
-			"5.00 5.90 5.0 3.0 5.0")
+			"0.10 0.10 0.0 0.0 0.0",
+			"1.10 2.10 1.0 nan 1.0",
+			"2.10 2.20 2.0 nan 2.0",
+			"3.10 3.20 3.0 nan 3.0",
+			"4.10 4.20 4.0 2.0 4.0",
+			"5.10 6.00 5.0 3.0 5.0")
 	})
 }
 
-// The first tick does not wait for a host that is connected but silent, except for a
-// command, which may still be connecting.
-func TestFirstTickOfSeveral(t *testing.T) {
-	for network, want := range map[string]string{"tcp": "0.00 1.00 0.0 nan", command: "2.50 2.50 0.0 0.0"} {
+// The first line waits for a host that has just started, and for a command, which may
+// still be connecting, but not for a host that is connected and silent.
+func TestFirstLineOfSeveral(t *testing.T) {
+	for _, test := range []struct {
+		network string
+		keep    bool
+		delay   time.Duration
+		want    string
+	}{
+		{"tcp", false, 1500 * time.Millisecond, "1.50 1.50 0.0 0.0"},
+		{"tcp", true, 1500 * time.Millisecond, "1.50 1.50 0.0 0.0"},
+		{"tcp", false, 2500 * time.Millisecond, "0.00 2.00 0.0 nan"},
+		{"tcp", true, 2500 * time.Millisecond, "0.00 2.00 0.0 nan"},
+		{command, false, 2500 * time.Millisecond, "2.50 2.50 0.0 0.0"},
+		{command, true, 2500 * time.Millisecond, "2.50 2.50 0.0 0.0"},
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			quick, slow := scripted(t, after(0)), scripted(t, after(2500*time.Millisecond))
-			p := &poller{interval: time.Second, count: 1}
-			p.hosts = []*host{{address: address{network: "tcp", host: "a", port: "5000"}}, {address: address{network: network, host: "b", port: "5000"}}}
+			quick, slow := scripted(t, after(0)), scripted(t, after(test.delay))
+			p := &poller{interval: time.Second, first: time.Second, count: 1, keep: test.keep}
+			p.hosts = []*host{{address: address{network: "tcp", host: "a", port: "5000"}}, {address: address{network: test.network, host: "b", port: "5000"}}}
 			p.dial = func(ctx context.Context, a address) (net.Conn, error) {
 				if a.host == "a" {
 					return quick(ctx, a)
@@ -217,7 +230,7 @@ func TestFirstTickOfSeveral(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			expect(t, lines, want)
+			expect(t, lines, test.want)
 		})
 	}
 }
@@ -292,7 +305,7 @@ func TestHundredHosts(t *testing.T) {
 		}
 		for n, l := range lines {
 			f := strings.Fields(l)
-			if want := fmt.Sprintf("%.2f", float64(n)/10); f[0] != want || len(f) != 102 || f[2] != fmt.Sprintf("%d.0", n) || f[101] != f[2] {
+			if want := fmt.Sprintf("%.2f", 0.099+float64(n)/10); f[0] != want || len(f) != 102 || f[2] != fmt.Sprintf("%d.0", n) || f[101] != f[2] {
 				t.Errorf("line %d: %s", n, l)
 			}
 		}
@@ -509,7 +522,7 @@ func TestInput(t *testing.T) {
 		}
 		// A line is read only after the previous reply has been printed, and the next
 		// line is written at least a second after that.
-		expect(t, lines, "1.00 4.00 0.0", "5.00 8.00 1.0", "8.00 11.00 2.0")
+		expect(t, lines, "4.00 4.00 0.0", "8.00 8.00 1.0", "11.00 11.00 2.0")
 	})
 }
 

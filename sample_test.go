@@ -301,7 +301,7 @@ func TestFirstLineOfThisMachine(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				want := []string{fmt.Sprintf("0.00 0.10 %s", k.percent(begin, begin.Add(minWindow)))}
+				want := []string{fmt.Sprintf("0.10 0.10 %s", k.percent(begin, begin.Add(minWindow)))}
 				if p.interval > 0 {
 					want = nil
 					for n := range 2 {
