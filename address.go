@@ -85,23 +85,32 @@ func (a address) reachable(at net.Addr) string {
 var defaultPort = "5000"
 
 // dialAddresses returns the addresses to dial: those that were typed, with the
-// operands, which have no network yet, parsed as host [port] or as several
-// hosts. The port of -p applies to every host without a port.
+// operands, which have no network yet, parsed as host [port], as several hosts or
+// as -. The port of -p applies to every host without a port.
 func dialAddresses(network string, typed []address, port string) ([]address, error) {
-	addrs, err := attachPort(typed)
-	if err != nil {
-		return nil, err
-	}
+	addrs := attachPort(typed)
 	for i, a := range addrs {
 		if a.network != "" {
 			continue
 		}
-		if isNumber(a.host) {
-			return nil, fmt.Errorf("missing host before port %s%s", a.host, portHint(operandsOf(typed), a.host))
+		addr, err := parseAddress(network, a, port)
+		switch {
+		case a.host == "-" && len(typed) > 1:
+			err = errors.New("- cannot be combined with other arguments (it reads lines from standard input)")
+		case a.host == "-":
+			addr, err = address{network: stdio, label: a.label}, nil
+		case err != nil:
+		case addr.port == "0":
+			err = fmt.Errorf("invalid port %q", addr.port)
+		case isNumber(a.host):
+			err = fmt.Errorf("missing host before port %s%s", a.host, portHint(operandsOf(typed), a.host))
+		case addr.host == "":
+			err = fmt.Errorf("missing host in %q (this machine: localhost:%s)", a.host, addr.port)
 		}
-		if addrs[i], err = dialAddress(network, a, port); err != nil {
+		if err != nil {
 			return nil, err
 		}
+		addrs[i] = addr
 	}
 	return addrs, nil
 }
@@ -118,121 +127,103 @@ func operandsOf(typed []address) (operands []string) {
 
 // attachPort makes the second operand the port of the first if it is a number,
 // or if it is the last and the name of a service.
-func attachPort(typed []address) ([]address, error) {
+func attachPort(typed []address) []address {
 	typed = slices.Clone(typed)
 	hosts := operandsOf(typed)
-	if len(hosts) < 2 || !isNumber(hosts[1]) && (len(hosts) > 2 || !isService(hosts[1])) {
-		return typed, nil
+	if len(hosts) < 2 || isNumber(hosts[0]) || !isNumber(hosts[1]) && (len(hosts) > 2 || !isService(hosts[1])) {
+		return typed
 	}
 	isOperand := func(a address) bool { return a.network == "" }
 	first := slices.IndexFunc(typed, isOperand)
 	second := first + 1 + slices.IndexFunc(typed[first+1:], isOperand)
-	if label := typed[second].label; label != "" {
-		return nil, unusedLabel(label)
+	if typed[second].label != "" {
+		return typed
 	}
 	typed[first].port = hosts[1]
-	return slices.Delete(typed, second, second+1), nil
+	return slices.Delete(typed, second, second+1)
 }
 
-// dialAddress parses a host as it was typed, host:port or [host]:port. It may
-// have a port already, and port is that of -p.
-func dialAddress(network string, typed address, port string) (address, error) {
-	if s := typed.host; strings.HasPrefix(s, ":") && isNumber(s[1:]) {
-		return address{}, fmt.Errorf("missing host in %q (this machine: localhost%[1]s)", s)
-	}
-	host, hostPort, err := splitAddress(typed.host)
-	if other := cmp.Or(port, hostPort); err == nil && typed.port != "" && other != "" {
-		err = givenTwice(other, typed.port)
-	}
-	if err != nil {
-		return address{}, err
-	}
-	port = cmp.Or(hostPort, typed.port, port)
-	addr, err := newAddress(network, host, port)
-	if addr.port == "0" {
-		err = fmt.Errorf("invalid port %q", port)
-	}
-	addr.label = typed.label
-	return addr, err
-}
-
-// listenAddress returns the address to listen on: the operands [[host] port], or
-// -, together with the port of -p.
-func listenAddress(network string, operands []string, port string) (address, error) {
+// listenAddress returns the address to listen on: a socket, or the operands
+// [[host] port] or -, together with the port of -p.
+func listenAddress(network string, typed []address, port string) (address, error) {
 	host, all := "localhost", "0.0.0.0"
 	if network == "tcp6" { // localhost may have no IPv6 address
 		host, all = "::1", "::"
 	}
-	second := "" // the port as an operand
-	switch n := len(operands); {
-	case n > 2:
-		return address{}, errors.New("too many arguments (want [host] [port])")
-	case n == 2 && isNumber(operands[0]) && isNumber(operands[1]):
-		return address{}, givenTwice(operands[0], operands[1])
-	case n == 2:
-		host, second = operands[0], operands[1]
-	case n == 1 && operands[0] == "-":
+	addrs := attachPort(typed)
+	if len(addrs) == 0 {
+		addrs = []address{{host: host}}
+	}
+	a := addrs[0]
+	switch {
+	case len(addrs) > 1:
+		return address{}, errors.New("too many arguments (want [host] [port] or -U PATH)")
+	case a.network != "":
+		return a, nil
+	case a.host == "-" && a.port == "":
 		return address{network: stdio}, nil
-	case n == 1 && isNumber(operands[0]):
-		second = operands[0]
-	case n == 1:
-		host = operands[0]
 	}
-	if port != "" && second != "" {
-		return address{}, givenTwice(port, second)
+	if a.port == "" {
+		a.port, port = port, "" // for one host, -p is as good
 	}
-	port = cmp.Or(second, port)
-	if name, hostPort, _ := strings.Cut(host, ":"); (name == "" || name == "*") && (hostPort == "" || isNumber(hostPort)) {
-		addr, err := newAddress(network, all, cmp.Or(hostPort, port))
-		return addr, cmp.Or(err, fmt.Errorf("missing host in %q (all interfaces: %s %s)", host, all, addr.port))
+	addr, err := parseAddress(network, a, port)
+	switch {
+	case err != nil:
+	case isNumber(a.host):
+		addr.host = host
+	case addr.host == "" || addr.host == "*":
+		err = fmt.Errorf("missing host in %q (all interfaces: %s %s)", a.host, all, addr.port)
 	}
-	host, hostPort, err := splitAddress(host)
-	if err == nil && hostPort != "" && port != "" {
-		err = givenTwice(hostPort, port)
-	}
+	return addr, err
+}
+
+// parseAddress parses an operand: host, host:port or [host]:port. The host is ""
+// if there is only a port. The operand may have a port from elsewhere, and then
+// no other one; port is what it is otherwise.
+func parseAddress(network string, typed address, port string) (address, error) {
+	host, hostPort, err := splitAddress(typed.host)
 	if err != nil {
 		return address{}, err
 	}
-	return newAddress(network, host, cmp.Or(hostPort, port))
-}
-
-func givenTwice(port, other string) error {
-	return fmt.Errorf("port given twice: %s and %s", quoteOdd(port), quoteOdd(other))
+	port = cmp.Or(hostPort, port)
+	if typed.port != "" && port != "" {
+		return address{}, fmt.Errorf("port given twice: %s and %s", quoteOdd(port), quoteOdd(typed.port))
+	}
+	port = cmp.Or(port, typed.port, defaultPort)
+	n, err := net.LookupPort("tcp", port)
+	if err != nil || port == "-" { // LookupPort accepts "-" as 0
+		return address{}, fmt.Errorf("invalid port %q", port)
+	}
+	typed.network, typed.host, typed.port = network, host, strconv.Itoa(n)
+	return typed, nil
 }
 
 func unusedLabel(label string) error {
 	return fmt.Errorf("no host, socket or command follows the label %q", label)
 }
 
-// splitAddress splits host, host:port or [host]:port. The port is "" if there is
-// none.
+// splitAddress splits host, host:port, [host]:port or port. What is missing is "".
 func splitAddress(s string) (host, port string, err error) {
-	if hint := hostHint(s); hint != "" {
-		return "", "", fmt.Errorf("invalid host %q%s", s, hint)
-	}
-	host = s
-	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
-		host = strings.TrimSuffix(inner, "]")
-	} else if strings.Contains(s, ":") && !isIP(s) {
+	switch {
+	case s == "": // "$HOST" when HOST is not set
+		return "", "", errors.New("empty argument")
+	case strings.ContainsAny(s, " /@,") || !isPlain(s):
+		return "", "", fmt.Errorf("invalid host %q%s", s, hostHint(s))
+	case isNumber(s):
+		return "", s, nil
+	case isIP(s) || !strings.Contains(s, ":"):
+		host = s
+	case strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]"):
+		host = s[1 : len(s)-1]
+	default:
 		if host, port, err = net.SplitHostPort(s); err != nil || port == "" {
 			return "", "", fmt.Errorf("invalid address %q (want host:port)", s)
 		}
 	}
-	if host == "" || host == "-" || !isPlain(host) || strings.ContainsAny(host, "[] ") || strings.Contains(host, ":") && !isIP(host) {
+	if host == "-" || strings.ContainsAny(host, "[]") || strings.Contains(host, ":") && !isIP(host) {
 		return "", "", fmt.Errorf("invalid host %q", s)
 	}
 	return host, port, nil
-}
-
-// newAddress returns the address of host and port, which is defaultPort if it is
-// "".
-func newAddress(network, host, port string) (address, error) {
-	port = cmp.Or(port, defaultPort)
-	n, err := net.LookupPort("tcp", port)
-	if err != nil || port == "-" { // LookupPort accepts "-" as 0
-		return address{}, fmt.Errorf("invalid port %q", port)
-	}
-	return address{network: network, host: host, port: strconv.Itoa(n)}, nil
 }
 
 func isIP(s string) bool {
@@ -241,8 +232,8 @@ func isIP(s string) bool {
 }
 
 func isService(s string) bool {
-	_, err := net.LookupPort("tcp", s)
-	return err == nil
+	n, err := net.LookupPort("tcp", s)
+	return err == nil && n > 0 // it is 0 for "" and "-"
 }
 
 // prefixes are the IP addresses and CIDR prefixes that may connect.

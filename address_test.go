@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"net"
 	"slices"
@@ -121,11 +120,7 @@ func FuzzAddress(f *testing.F) {
 		f.Add(s, "6000")
 	}
 	f.Fuzz(func(t *testing.T, s, port string) {
-		host, hostPort, err := splitAddress(s)
-		if err != nil {
-			return
-		}
-		addr, err := newAddress("tcp", host, cmp.Or(hostPort, port))
+		addr, err := parseAddress("tcp", address{host: s}, port)
 		if err != nil {
 			return
 		}

@@ -464,7 +464,6 @@ func TestDialHint(t *testing.T) {
 		{"cpunc.sock", "", refused, ""},
 		{"web1", "5000", errors.New("dial: no route to host"), ""},
 		{"go.mod", "5000", errors.New("dial: no such host"), " (for this file: - <go.mod)"},
-		{"web1,web2", "5000", errors.New("dial: no such host"), " (hosts are separated by spaces: web1 web2)"},
 		{"page", "5000", errors.New("dial: no such host"), ""},
 	} {
 		if got := dialHint(test.host, test.port, test.err); got != test.want {

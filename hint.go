@@ -5,20 +5,24 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // A hint is what the user probably meant, in parentheses after a space, or "" if
 // that is not known.
 
-// habits are about options of other programs.
+// habits are about options and words of other programs.
 var habits = map[string]string{
-	"-V": " (did you mean --version?)",
-	"-n": " (for a number of lines: -c)", // as in ping -c, top -n
-	"-d": " (for an interval: -i)",       // as in top
+	"-V":      " (did you mean --version?)",
+	"-n":      " (for a number of lines: -c)", // as in ping -c, top -n
+	"-d":      " (for an interval: -i)",       // as in top
+	"help":    " (for help: cpunc -h)",
+	"version": " (for the version: cpunc --version)",
 }
 
 // isNear reports whether a is probably a misspelling of b: one letter missing
@@ -48,12 +52,13 @@ func valueHint(name, value string) string {
 // because it does not follow a host.
 func portHint(operands []string, number string) string {
 	if operands[0] == number {
-		_, err := parseInterval(number)
-		switch short := len(number) <= 2 && err == nil; { // as in vmstat 1 5
+		short := len(number) <= 2
+		count, err := strconv.Atoi(operands[len(operands)-1])
+		switch { // as in vmstat 1 5
 		case short && len(operands) == 1:
 			return fmt.Sprintf(" (for an interval: cpunc -i %s, to dial: cpunc localhost %[1]s)", number)
-		case short && len(operands) == 2 && isNumber(operands[1]) && strings.Trim(operands[1], "0") != "" && len(operands[1]) < 10:
-			return fmt.Sprintf(" (for an interval and a number of lines: cpunc -i %s -c %s)", number, operands[1])
+		case short && len(operands) == 2 && err == nil && count > 0:
+			return fmt.Sprintf(" (for an interval and a number of lines: cpunc -i %s -c %d)", number, count)
 		}
 		return fmt.Sprintf(" (to serve: cpunc -l %s, to dial: cpunc localhost %[1]s)", number)
 	}
@@ -74,26 +79,30 @@ func portHint(operands []string, number string) string {
 
 // hostHint is about an operand that is not a host.
 func hostHint(s string) string {
-	if strings.HasPrefix(s, "/") || strings.HasPrefix(s, "./") {
+	switch {
+	case strings.HasPrefix(s, "/"), strings.HasPrefix(s, "./"):
 		return suggest(" (for a Unix socket: -U %s)", s)
+	case strings.Contains(s, ","):
+		return suggest(" (hosts are separated by spaces: %s)", strings.ReplaceAll(strings.Trim(s, ","), ",", " "))
 	}
-	scheme, rest, isURL := strings.Cut(s, "://")
-	if !isURL {
-		rest = s
+	text := s
+	if !strings.Contains(s, "://") {
+		text = "//" + s
 	}
-	if host, _, hasPath := strings.Cut(rest, "/"); scheme != "ssh" && (isURL || hasPath) {
-		return suggest(" (want host or host:port: %s)", host)
-	}
-	if !isURL && !strings.Contains(strings.Trim(s, "@"), "@") {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" {
 		return ""
 	}
-	if isURL && !strings.Contains(rest, ":") { // ssh takes a URL, too
-		s = strings.TrimSuffix(rest, "/")
+	target := u.Hostname() // for ssh
+	switch {
+	case u.Scheme == "ssh" && u.Port() != "":
+		target = s // which ssh takes, too
+	case u.Scheme != "ssh" && (u.Scheme != "" || u.User == nil):
+		return suggest(" (want host or host:port: %s)", u.Host)
+	case u.User != nil:
+		target = u.User.String() + "@" + target
 	}
-	if host, _, err := net.SplitHostPort(s); !isURL && err == nil {
-		s = host
-	}
-	return suggest(" (over ssh: cpunc -e 'ssh %s cpunc -l -')", s)
+	return suggest(" (over ssh: cpunc -e 'ssh %s cpunc -l -')", target)
 }
 
 // dialHint is about a host that cannot be connected to.
@@ -101,8 +110,6 @@ func dialHint(host, port string, err error) string {
 	ip, _ := netip.ParseAddr(host)
 	switch reason := err.Error(); {
 	case port == "": // a command or a socket
-	case strings.HasSuffix(reason, "no such host") && strings.Contains(host, ","):
-		return suggest(" (hosts are separated by spaces: %s)", strings.ReplaceAll(host, ",", " "))
 	case strings.HasSuffix(reason, "no such host"):
 		if file, err := os.Stat(host); err == nil && file.Mode().IsRegular() && file.Size() > 0 { // the one that > made is empty
 			return suggest(" (for this file: - <%s)", host)
@@ -141,22 +148,19 @@ func execHint(line string) string {
 	return " (to serve on stdin/stdout: cpunc -l -)"
 }
 
-// quoteHint is about a command that was not quoted, together with the operands
-// that are probably part of it. line is "" if there is none.
-func quoteHint(line string) string {
-	if host, ok := strings.CutPrefix(line, "ssh "); ok && !strings.Contains(host, " ") {
-		line += " cpunc -l -"
+// quoteHint is about a command that was not quoted. line is the command and the
+// operands that are probably part of it.
+func quoteHint(line []string) string {
+	last := len(line) - 1
+	switch {
+	case last == 0:
+		return ""
+	case last == 1 && line[0] == "ssh":
+		line = append(line, "cpunc -l -")
+	case line[last] == "-": // -l was taken for an option of this cpunc
+		line[last] = "-l -"
 	}
-	return suggest(" (quote the command: -e '%s')", line)
-}
-
-// quoteServerHint is about such a command whose options -l and - look like those
-// of cpunc.
-func quoteServerHint(line string) string {
-	if before, found := strings.CutSuffix(line, " -"); found {
-		return quoteHint(before + " -l -")
-	}
-	return ""
+	return suggest(" (quote the command: -e '%s')", strings.Join(line, " "))
 }
 
 // readingsHint is about hosts that have the names of readings, after the

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -63,7 +64,11 @@ func parse(args []string) (*options, error) {
 	}
 	set := func(o option, form, value string) error {
 		opt.given[o.name()] = form
-		if err := flags.Set(o.name(), value); err != nil {
+		err := errors.New("must not be empty") // as "$PORT" is when PORT is not set
+		if strings.TrimSpace(value) != "" {
+			err = flags.Set(o.name(), value)
+		}
+		if err != nil {
 			return usagef("invalid value %q for %s: %w", value, form, err)
 		}
 		return nil
@@ -101,7 +106,7 @@ func (opt *options) flags() []cli.Flag {
 		&cli.GenericFlag{Name: "max-conns", Value: into(&opt.maxConns, parseCount)},
 		&cli.GenericFlag{Name: "allow", Value: setter(opt.allow.add)},
 		&cli.GenericFlag{Name: "name", Value: setter(opt.addName)},
-		&cli.GenericFlag{Name: "port", Value: into(&opt.port, parseText)},
+		&cli.StringFlag{Name: "port", Destination: &opt.port},
 		&cli.GenericFlag{Name: "unix", Value: setter(opt.addSocket)},
 		&cli.GenericFlag{Name: "cgroup", Value: into(&opt.cgroup, parseGroup)},
 		&cli.BoolFlag{Name: "keep", Destination: &opt.keep},
@@ -111,7 +116,7 @@ func (opt *options) flags() []cli.Flag {
 		&cli.BoolFlag{Name: "verbose", Count: &opt.verbose},
 		&cli.BoolFlag{Name: "help", Destination: &opt.help},
 		&cli.BoolFlag{Name: "version", Destination: &opt.version},
-		&cli.GenericFlag{Name: "completion", Value: into(&opt.completion, parseText)},
+		&cli.StringFlag{Name: "completion", Destination: &opt.completion},
 	}
 }
 
@@ -137,18 +142,8 @@ func parseCount(text string) (int, error) {
 	return n, nil
 }
 
-func parseText(text string) (string, error) {
-	if strings.TrimSpace(text) == "" { // "$PORT" when PORT is not set
-		return "", errors.New("must not be empty")
-	}
-	return text, nil
-}
-
 // parseGroup returns a path below the mount point of control groups.
-func parseGroup(text string) (string, error) {
-	path, err := parseText(text)
-	return filepath.Clean("/" + path), err
-}
+func parseGroup(path string) (string, error) { return filepath.Clean("/" + path), nil }
 
 func parseLimit(text string) (float64, error) {
 	x, err := strconv.ParseFloat(text, 64)
@@ -166,7 +161,7 @@ func (opt *options) addReadings(text string) (err error) {
 	if opt.requests = slices.Contains(opt.read, "-"); !opt.requests {
 		opt.words, err = parseReadings(opt.read)
 	} else if len(opt.read) > 1 {
-		err = errors.New("- and readings are mutually exclusive")
+		err = errors.New("- must be the only reading (it reads requests from standard input)")
 	}
 	return err
 }
@@ -183,25 +178,23 @@ func (opt *options) addName(name string) error {
 	return errors.New("not a host name")
 }
 
-func (opt *options) addCommand(text string) error {
-	_, err := parseText(text)
-	if name, _, _ := strings.Cut(strings.TrimSpace(text), " "); filepath.Base(name) == "cpunc" && execHint(text) != "" {
-		err = errors.New("not a server (did you mean -e 'cpunc -l -'?)")
+func (opt *options) addCommand(line string) error {
+	opt.add(command, line)
+	if name := strings.Fields(line)[0]; filepath.Base(name) == "cpunc" && execHint(line) != "" {
+		return errors.New("not a server (did you mean -e 'cpunc -l -'?)")
 	}
-	opt.add(command, text)
-	return err
+	return nil
 }
 
 func (opt *options) addSocket(path string) error {
 	if len(path) > maxSocketPath {
 		return fmt.Errorf("longer than the %d bytes that a socket may have (a relative path may be shorter)", maxSocketPath)
 	}
-	_, err := parseText(path)
 	if strings.HasPrefix(path, "@") {
 		path = "./" + path // a file: @ would start the name of an abstract socket, which is open to all users
 	}
 	opt.add(socket, path)
-	return err
+	return nil
 }
 
 func (opt *options) setLabel(label string) error {
@@ -209,8 +202,7 @@ func (opt *options) setLabel(label string) error {
 		return unusedLabel(opt.label)
 	}
 	opt.label = label
-	_, err := parseText(label)
-	return err
+	return nil
 }
 
 // add adds an address as it was typed.
@@ -229,7 +221,7 @@ func (opt *options) check() error {
 		message string
 		options string // that it is about
 	}{
-		{opt.listen, "cannot be used with -l" + quoteServerHint(opt.unquoted()), optionsOf(dialing)},
+		{opt.listen, "cannot be used with -l" + unquoted(opt.typed), optionsOf(dialing)},
 		{!opt.listen, "requires -l", optionsOf(listening)},
 		{opt.listen && stdin, "cannot be used with -l -", "4 6 port allow once keep max-conns"},
 		{opt.listen && opt.given["unix"] != "", "cannot be used with --unix", "4 6 port allow"},
@@ -264,27 +256,16 @@ func (opt *options) resolve() (err error) {
 	case opt.ipv6:
 		network = "tcp6"
 	}
-	switch operands := operandsOf(opt.typed); {
-	case slices.Contains(operands, ""): // "$HOST" when HOST is not set
-		err = errors.New("empty argument")
-	case opt.replay && len(operands) > 1:
-		err = errors.New("- cannot be combined with hosts (it reads lines from standard input)")
-	case opt.replay:
-		opt.addresses = []address{{network: stdio, label: opt.typed[0].label}}
-	case !opt.listen && len(opt.typed) == 0:
+	if len(opt.typed) == 0 && !opt.listen {
 		opt.add(memory, "")
-		opt.addresses = opt.typed
-	case !opt.listen:
+	}
+	opt.setHints()
+	if opt.listen {
+		var addr address
+		addr, err = listenAddress(network, opt.typed, opt.port)
+		opt.addresses = []address{addr}
+	} else {
 		opt.addresses, err = dialAddresses(network, opt.typed, opt.port)
-	case opt.given["unix"] != "" && len(operands) > 0:
-		err = fmt.Errorf("unexpected argument %q (not allowed with -l -U)", operands[0])
-	case opt.given["unix"] != "" && len(opt.typed) > 1:
-		err = errors.New("--unix can be used once with -l")
-	case opt.given["unix"] != "":
-		opt.addresses = opt.typed
-	default:
-		opt.addresses = make([]address, 1)
-		opt.addresses[0], err = listenAddress(network, operands, opt.port)
 	}
 	if err == nil && opt.label != "" {
 		err = unusedLabel(opt.label)
@@ -292,49 +273,41 @@ func (opt *options) resolve() (err error) {
 	if err != nil {
 		return usagef("%w", err)
 	}
-	opt.setHints()
 	return nil
 }
 
-// unquoted returns a command of one word with the operands that follow it, which
-// are probably part of it, or "" if there is none.
-func (opt *options) unquoted() string {
-	for i, a := range opt.typed {
-		line := a.host
-		for _, next := range opt.typed[i+1:] {
-			if next.network != "" {
-				break
-			}
-			line += " " + next.host
-		}
-		if a.network == command && line != a.host && !strings.ContainsAny(a.host, " \t") {
-			return line
-		}
+// unquoted is a hint about the first command, if that is one word and the
+// operands after it are probably part of it.
+func unquoted(typed []address) string {
+	i := slices.IndexFunc(typed, func(a address) bool { return a.network == command })
+	if i < 0 || strings.ContainsAny(typed[i].host, " \t") {
+		return ""
 	}
-	return ""
+	line := []string{typed[i].host}
+	for _, next := range typed[i+1:] {
+		if next.network != "" {
+			break
+		}
+		line = append(line, next.host)
+	}
+	return quoteHint(line)
 }
 
 // setHints sets what the user probably meant by addresses that never reply.
 func (opt *options) setHints() {
-	line := opt.unquoted()
-	name, _, _ := strings.Cut(line, " ")
-	follows := false
-	for i := range opt.addresses {
-		a := &opt.addresses[i]
+	follows := "" // a hint about the command before
+	for i := range opt.typed {
+		a := &opt.typed[i]
 		switch {
-		case a.network == command && a.host == name:
-			a.hint, follows = quoteHint(line), !strings.Contains(name, "/")
 		case a.network == command:
-			a.hint = execHint(a.host)
-		case a.port == "":
-		case a.host == "help":
-			a.hint = " (for help: cpunc -h)"
-		case a.host == "version":
-			a.hint = " (for the version: cpunc --version)"
+			follows = unquoted(opt.typed[i:])
+			a.hint = cmp.Or(follows, execHint(a.host))
+		case a.network != "":
+			follows = ""
 		case slices.Contains(words[:readings], a.host):
 			a.hint = readingsHint(opt.read, operandsOf(opt.typed))
-		case follows: // the command may fail later than this
-			a.hint = quoteHint(line)
+		default: // the command may fail later than this host
+			a.hint = cmp.Or(habits[a.host], follows)
 		}
 	}
 }
