@@ -412,6 +412,7 @@ func TestNoConnectionInTime(t *testing.T) {
 
 // If the backlog of a Unix socket is full, dialing waits until there is room.
 func TestBacklogFull(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("requires the backlog of Linux")
 	}

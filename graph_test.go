@@ -40,6 +40,7 @@ func (k *keyboard) Write(p []byte) (int, error) {
 // still start and end when much is typed before the q. (After the q, the library's
 // own goroutines may block each other; then detach does not wait for them.)
 func TestPasteAtTheBeginning(t *testing.T) {
+	t.Parallel()
 	for range 10 {
 		quit := make(chan struct{})
 		g := newGraph(chart{window: time.Minute, location: time.UTC, asked: []word{cpuWord}}, newBrake(), func() { close(quit) }, func() {})
@@ -70,6 +71,7 @@ func TestPasteAtTheBeginning(t *testing.T) {
 
 // Giving the terminal back may block, because its reader is slow. The chart ends anyway.
 func TestBlockedTerminal(t *testing.T) {
+	t.Parallel()
 	for _, blocks := range []string{"write", "drain"} {
 		restored := make(chan string, 2)
 		g := newGraph(chart{window: time.Minute, location: time.UTC, asked: []word{cpuWord}}, newBrake(), func() {}, func() {})

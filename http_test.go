@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -46,6 +47,7 @@ func fetchInPieces(t *testing.T, addr, text string, size int) string {
 }
 
 func TestHTTP(t *testing.T) {
+	t.Parallel()
 	addr, _ := serving(t, &server{})
 	hostname, _ := os.Hostname()
 	get := func(host, path string) string {
@@ -123,23 +125,42 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// webInMemory starts an HTTP server in memory. It returns a function that opens a
-// connection and a function that ends the server.
+// webInMemory starts a server in memory. It returns a function that opens a connection
+// and a function that ends the server.
 func webInMemory(t *testing.T, smp *sampler) (open func() net.Conn, end func()) {
-	srv := &server{sampler: smp, maxConns: 10}
+	srv := &server{sampler: smp, maxConns: 1000}
 	ctx, cancel := context.WithCancel(t.Context())
 	srv.web = newWeb(ctx, srv.sampler, nil, 0, srv.serving.Load)
-	srv.running.Go(srv.web.run)
+	ln := pipeListener{ctx, make(chan net.Conn)}
+	var running sync.WaitGroup
+	running.Go(srv.web.run)
+	running.Go(func() { srv.serve(ctx, ln) })
 	open = func() net.Conn {
 		client, server := net.Pipe()
-		srv.running.Add(1)
-		srv.serving.Add(1)
-		go srv.serveConn(ctx, server)
+		ln.conns <- server
 		t.Cleanup(func() { client.Close() })
 		return client
 	}
-	return open, func() { cancel(); srv.running.Wait() }
+	return open, func() { cancel(); running.Wait() }
 }
+
+// A pipeListener accepts connections in memory until ctx is done.
+type pipeListener struct {
+	ctx   context.Context
+	conns chan net.Conn
+}
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+func (l pipeListener) Close() error   { return nil }
+func (l pipeListener) Addr() net.Addr { return &net.UnixAddr{} }
 
 // Every request gets one response, whatever is in bodies, before requests or in the
 // same packet.
@@ -459,6 +480,7 @@ func TestStreamStuck(t *testing.T) {
 }
 
 func TestStreamRequests(t *testing.T) {
+	t.Parallel()
 	addr, _ := serving(t, &server{})
 	ask := func(request string) string {
 		return fetch(t, addr, request+"\r\nHost: localhost\r\nConnection: close\r\n\r\n")

@@ -182,8 +182,10 @@ func TestMeansOfListener(t *testing.T) {
 	}
 }
 
-// Without a host, there are means after a minute, whatever the interval.
+// Without a host, there are means after a minute, whatever the interval. A message says
+// so.
 func TestMeansOfThisMachine(t *testing.T) {
+	messages := listenIn(t)
 	defer func(real func(source, string) *sample) { readSource = real }(readSource) // once its goroutines have ended
 	for _, interval := range []time.Duration{time.Second, 25 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -199,5 +201,9 @@ func TestMeansOfThisMachine(t *testing.T) {
 				t.Errorf("every %v: %q, %v", interval, got, err)
 			}
 		})
+	}
+	const want = "cpunc: mean is nan for the first minute (a listener that has run for longer has it at once: cpunc -l)\n"
+	if got := messages(); got != strings.Repeat(want, 2) {
+		t.Errorf("said %q, want %q for each run", got, want)
 	}
 }

@@ -368,6 +368,33 @@ func TestCountersHang(t *testing.T) {
 	})
 }
 
+// A run on this machine, too, ends within a second while a read hangs.
+func TestRunEndsWhileCountersHang(t *testing.T) {
+	defer func(real func(source, string) *sample) { readSource = real }(readSource) // once its goroutines have ended
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		reply := make(chan struct{})
+		readSource = func(source, string) *sample {
+			if time.Since(begin) > 0 { // not yet before the request has been read
+				<-reply
+			}
+			return &sample{at: time.Now()}
+		}
+		opt, err := parse(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPoller(opt, newBrake(), func(line) error { return nil })
+		ctx, cancel := context.WithCancel(t.Context())
+		const end = 5 * time.Second
+		time.AfterFunc(end, cancel)
+		if err := p.run(ctx); err != nil || time.Since(begin) > end+time.Second {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		close(reply)
+	})
+}
+
 // However many clients there are, the counters are read at most once in 10 ms. A
 // request for cpu does not read the cores. Without requests, each source is read every
 // 1.5 seconds.
