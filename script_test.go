@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -234,13 +235,18 @@ func waitListen(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("PID", pid)
 }
 
-// freePort sets $PORT to a free port, for programs that cannot choose one themselves.
+// freePort sets $PORT to a free port, for programs that cannot choose one themselves. It
+// is below those that the system chooses, so that no other test gets it meanwhile.
 func freePort(ts *testscript.TestScript, neg bool, args []string) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	ts.Setenv("PORT", port)
+	for {
+		port := strconv.Itoa(20000 + rand.IntN(12000))
+		ln, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			ln.Close()
+			ts.Setenv("PORT", port)
+			return
+		}
+	}
 }
 
 // waitPort waits until a program listens on $PORT.
