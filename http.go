@@ -359,8 +359,11 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 	}
 	conn := http.NewResponseController(out)
 	conn.SetReadDeadline(time.Time{}) // the client sends nothing more
-	for c := (clock{time.Now(), cmp.Or(interval, minWindow)}); ; {
+	for c := (clock{interval: cmp.Or(interval, minWindow)}); ; {
 		l, failed := w.read(s, readings, lines.header)
+		if c.due.IsZero() {
+			c.due = time.Now() // a first reply may take long, and the ticks start with it
+		}
 		l.at = c.stamp(time.Now())
 		conn.SetWriteDeadline(time.Now().Add(stuckTime))
 		for _, err := range failed {

@@ -448,13 +448,13 @@ func TestStreamOfSeveral(t *testing.T) {
 		}
 		expect("error: cgroup: broken")
 		expect("# time load1 load5 load15 cpu0 cgroup throttled")
-		expect("2000-01-01T00:00:00Z 1.00 2.00 3.00 0.0 nan nan")
+		expect("2000-01-01T00:00:01Z 1.00 2.00 3.00 0.0 nan nan") // a first reply may take a second, and the ticks start with it
 		expect("error: cgroup: broken")
-		expect("2000-01-01T00:00:02Z 1.00 2.00 3.00 0.0 nan nan")
+		expect("2000-01-01T00:00:03Z 1.00 2.00 3.00 0.0 nan nan")
 		cpus.Store(2)
 		expect("error: cgroup: broken")
 		expect("# time load1 load5 load15 cpu0 cpu1 cgroup throttled")
-		expect("2000-01-01T00:00:04Z 1.00 2.00 3.00 0.0 nan nan nan")
+		expect("2000-01-01T00:00:05Z 1.00 2.00 3.00 0.0 nan nan nan")
 		cpus.Store(0)
 		expect("error: cannot read load averages: broken")
 		expect("error: cannot read CPU counters: broken")
