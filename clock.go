@@ -54,6 +54,24 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// await calls f, which may block forever, and returns its error. If ctx is done,
+// f has only this much longer, and then await returns errEnd.
+func await(ctx context.Context, longer time.Duration, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }() // ends with f, or with the process
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(longer):
+		return errEnd
+	}
+}
+
 // A brake holds up a run, for the button of the chart and for --ask: during a
 // pause, the one token for which the channel has room is in it.
 type brake chan struct{}

@@ -336,7 +336,6 @@ func (w *web) read(s *session, readings []word, header bool) (l line, failed []e
 			failed = append(failed, err)
 			text = strings.Repeat(" nan", max(1, reading.width()))[1:]
 		}
-		l.replied = l.replied || err == nil
 		l.columns = append(l.columns, text)
 		if header {
 			var names []string
@@ -370,7 +369,7 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 			s.note(err.Error())
 			fmt.Fprintf(out, "error: %v\n", err)
 		}
-		if l.replied && lines.show(l) != nil || conn.Flush() != nil {
+		if len(failed) < len(readings) && lines.show(l) != nil || conn.Flush() != nil {
 			return
 		}
 		c = c.next(time.Now())

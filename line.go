@@ -15,13 +15,17 @@ type line struct {
 	at      time.Time // time of the tick, or of a reply that came after its interval
 	names   []string
 	columns []string // numbers as received, or nan
-	replied bool     // whether any host has replied
 	begins  bool     // whether a # line is in front of it: it begins a new run
 	stamp   string   // the time as it stands in a line of standard input, if it does
 }
 
 // value returns column i as a number, or NaN for a gap.
 func (l line) value(i int) float64 { return number(l.columns[i]) }
+
+// isGap reports whether no number is known.
+func (l line) isGap() bool {
+	return !slices.ContainsFunc(l.columns, func(column string) bool { return column != "nan" })
+}
 
 // number returns a number that has been checked, or NaN for nan and -nan.
 func number(text string) float64 {
@@ -30,35 +34,6 @@ func number(text string) float64 {
 		return math.NaN()
 	}
 	return x
-}
-
-// splitName splits the name of a column from that of its host, if it has one.
-func splitName(name string) (host, column string) {
-	i := strings.LastIndexByte(name, '/')
-	return name[:max(i, 0)], name[i+1:]
-}
-
-// columnOf returns what the name of a column stands for: column c in the replies
-// of a host to w. The host is "" if the name has none, and w is noWord if no
-// reading has such a column.
-func columnOf(name string) (host string, w word, c int) {
-	host, name = splitName(name)
-	for w, r := range table {
-		if c := slices.Index(r.columns, name); c >= 0 {
-			return host, word(w), c
-		}
-	}
-	if cpu := cpuNumber([]byte(name)); cpu >= 0 {
-		return host, coresWord, cpu
-	}
-	return host, noWord, 0
-}
-
-func decimals(name string) int {
-	if _, w, _ := columnOf(name); w != noWord {
-		return table[w].decimals
-	}
-	return 1
 }
 
 // A tee passes each line on to several takers in turn, until one of them ends
@@ -150,18 +125,14 @@ type extent struct {
 }
 
 func (e *extent) add(x float64) {
-	switch {
-	case math.IsNaN(x):
+	if math.IsNaN(x) {
 		return
-	case e.n == 0:
+	}
+	if e.n == 0 {
 		e.min, e.max = x, x
-	case x < e.min:
-		e.min = x
-	case x > e.max:
-		e.max = x
 	}
 	e.n++
-	e.sum += x
+	e.min, e.max, e.sum = min(e.min, x), max(e.max, x), e.sum+x
 }
 
 func (e extent) text(decimals int) string {

@@ -32,6 +32,10 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 // keepAlive detects within half a minute that a peer has disappeared.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
+// lastReplies is how long sessions may take at shutdown: for their last reply, and
+// until its client has disconnected. One that reads the kernel may hang.
+const lastReplies = 2*grace + brief
+
 // A server serves all connections of one listener.
 type server struct {
 	sampler *sampler
@@ -59,7 +63,7 @@ func (srv *server) setLimits(maxConns, descriptors int) {
 // serve accepts connections, or one with once, and serves each in its own
 // goroutine until ctx is done. Then it waits for them.
 func (srv *server) serve(ctx context.Context, ln net.Listener) {
-	defer waitFor(ctx, func() error { srv.running.Wait(); return nil })
+	defer await(ctx, lastReplies, func() error { srv.running.Wait(); return nil })
 	defer ln.Close()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	for {
@@ -176,37 +180,19 @@ func beginsHTTP(conn net.Conn) bool {
 func (srv *server) serveStdio(ctx context.Context, conn *duplex) error {
 	srv.serving.Add(1)
 	srv.running.Add(1)
-	err := waitFor(ctx, func() error {
+	err := await(ctx, lastReplies, func() error {
 		defer srv.running.Wait() // the connection may have been handed over to HTTP
 		return srv.serveConn(ctx, conn)
 	})
 	switch {
 	case errors.Is(err, errIdle): // not a failure, just as over a network
 		err = nil
-	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil: // cut short by a signal
+	case err == errEnd, errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil: // cut short by a signal
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded): // flush would only wait again
 		return stdoutError(err)
 	}
 	return cmp.Or(stdoutError(conn.flush(ctx)), err)
-}
-
-// waitFor waits until sessions returns, but not much longer than ctx: a session
-// that reads the kernel may hang.
-func waitFor(ctx context.Context, sessions func() error) error {
-	ended := make(chan error, 1)
-	go func() { ended <- sessions() }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(2*grace + brief): // for the last reply, and until its client has disconnected
-		return nil
-	}
 }
 
 // log logs a message about a client, with -v.

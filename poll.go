@@ -98,7 +98,7 @@ func (p *poller) loop(ctx context.Context) error {
 			return err
 		}
 		c = c.next(last) // a tick that was due before that would cover less than an interval
-		if p.interval == 0 && !l.replied {
+		if p.interval == 0 && l.isGap() {
 			c.due = time.Now().Add(time.Second) // otherwise, nan would be shown without pause
 		}
 	}
@@ -229,7 +229,6 @@ func (p *poller) add(l *line, h *host, ws []word, replies [][]string) {
 	}
 	if replies != nil {
 		h.received++
-		l.replied = true
 	} else {
 		replies = make([][]string, len(ws))
 	}

@@ -86,7 +86,7 @@ func (r *replay) parse(text string) (line, error) {
 	if text == "" {
 		return line{}, nil
 	}
-	l := line{at: time.Now(), replied: true, begins: r.begins, columns: strings.Fields(text)}
+	l := line{at: time.Now(), begins: r.begins, columns: strings.Fields(text)}
 	if at, err := time.Parse(time.RFC3339, l.columns[0]); err == nil {
 		l.at, l.stamp, l.columns = at, l.columns[0], l.columns[1:]
 	}

@@ -72,20 +72,10 @@ type output struct {
 
 // Write returns errEnd if ctx is done before text is written.
 func (o output) Write(text []byte) (int, error) {
-	done := make(chan error, 1)
-	go func() { // ends with the write; one that never ends, with the process
+	err := await(o.ctx, brief, func() error {
 		_, err := o.Writer.Write(text)
-		done <- err
-	}()
-	err := errEnd
-	select {
-	case err = <-done:
-	case <-o.ctx.Done():
-		select {
-		case err = <-done: // it was almost done
-		case <-time.After(brief):
-		}
-	}
+		return err
+	})
 	switch {
 	case err == nil:
 		return len(text), nil
@@ -124,18 +114,14 @@ func (r *lineReader) next(ctx context.Context) (string, error) {
 		return r.read()
 	}
 	var text string
-	done := make(chan error, 1)
-	go func() { // ends with the line, or with the process
-		var err error
+	err := await(ctx, 0, func() (err error) {
 		text, err = r.read()
-		done <- err
-	}()
-	select {
-	case err := <-done:
-		return text, err
-	case <-ctx.Done():
-		return "", errEnd
+		return err
+	})
+	if err != nil { // perhaps errEnd, and text is still being read
+		return "", err
 	}
+	return text, nil
 }
 
 func (r *lineReader) read() (string, error) {

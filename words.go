@@ -118,13 +118,33 @@ func (w word) column(c int) string {
 	return table[w].columns[c]
 }
 
-// hasColumn reports whether a column in replies to w has this name.
-func (w word) hasColumn(name string) bool {
-	if w.width() == 0 {
-		c, err := strconv.Atoi(strings.TrimPrefix(name, "cpu"))
-		return err == nil && c >= 0 && w.column(c) == name
+// splitName splits the name of a column from that of its host, if it has one.
+func splitName(name string) (host, column string) {
+	i := strings.LastIndexByte(name, '/')
+	return name[:max(i, 0)], name[i+1:]
+}
+
+// columnOf returns what the name of a column stands for: column c in the replies
+// of a host to w. The host is "" if the name has none, and w is noWord if no
+// reading has such a column.
+func columnOf(name string) (host string, w word, c int) {
+	host, name = splitName(name)
+	for w, r := range table {
+		if c := slices.Index(r.columns, name); c >= 0 {
+			return host, word(w), c
+		}
 	}
-	return slices.Contains(table[w].columns, name)
+	if cpu := cpuNumber([]byte(name)); cpu >= 0 {
+		return host, coresWord, cpu
+	}
+	return host, noWord, 0
+}
+
+func decimals(name string) int {
+	if _, w, _ := columnOf(name); w != noWord {
+		return table[w].decimals
+	}
+	return 1
 }
 
 // words are the names of all words. The readings come first.
@@ -147,10 +167,8 @@ func parseReadings(names []string) ([]word, error) {
 		}
 		w := slices.Index(words[:readings], name)
 		if w < 0 {
-			for w := range word(readings) {
-				if w.hasColumn(name) {
-					return nil, fmt.Errorf("unknown reading %q (a column of %s)", name, w)
-				}
+			if host, w, _ := columnOf(name); w != noWord && host == "" {
+				return nil, fmt.Errorf("unknown reading %q (a column of %s)", name, w)
 			}
 			return nil, fmt.Errorf("unknown reading %q (choose from %s)", name, strings.Join(words[:readings], ", "))
 		}
