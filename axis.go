@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 	"strconv"
+	"strings"
 )
 
 // A scale is the y axis: lines of the grid at round values, each the same number
@@ -10,6 +11,29 @@ import (
 type scale struct {
 	low, high   float64
 	parts, rows int // between the lowest and the highest line, and from each line to the next
+}
+
+const maxParts = 12
+
+// newScale returns an axis for values from low to high, of at most so many rows.
+// Its lines are as close as they can be without wasting many rows.
+func newScale(low, high float64, rows int) scale {
+	power := math.Pow(10, math.Ceil(math.Log10(high-low)))
+	best := scale{math.Floor(low/power) * power, math.Ceil(high/power) * power, 1, max(rows-1, 1)} // if only two lines fit
+	wasted := rows
+	for _, divisor := range []float64{100, 50, 40, 20, 10, 5, 4, 2, 1} {
+		step := power / divisor
+		first, last := math.Floor(low/step), math.Ceil(high/step)
+		parts := int(last - first)
+		each := (rows - 1) / parts
+		if unused := rows - 1 - parts*each; parts <= maxParts && each >= 2 && unused < wasted {
+			best, wasted = scale{first * step, last * step, parts, each}, unused
+		}
+		if wasted*7 < rows {
+			break
+		}
+	}
+	return best
 }
 
 func (s scale) height() int { return s.parts*s.rows + 1 }
@@ -20,68 +44,6 @@ func (s scale) dot(v float64) int {
 	return 1 + int(math.Round(share*float64(4*s.parts*s.rows)))
 }
 
-// newScale divides the axis into as many parts as fit, unless that would waste
-// many rows.
-func newScale(low, high float64, rows int) scale {
-	best := scale{low, high, 1, max(rows-1, 1)}
-	most := 0
-	for _, n := range []int{12, 10, 9, 7, 6, 5, 4, 3, 2, 1} { // not 8, which divides 20 into steps of 2.5
-		step := (high - low) / float64(n)
-		each := (rows - 1) / n
-		if each < 2 || !isRound(step) || !isWhole(low/step) {
-			continue
-		}
-		if n*each > most {
-			best, most = scale{low, high, n, each}, n*each
-		}
-		if (rows-1-most)*7 < rows {
-			break
-		}
-	}
-	return best
-}
-
-// isRound reports whether x is 1, 2, 2.5 or 5 times a power of ten.
-func isRound(x float64) bool {
-	x /= math.Pow(10, math.Floor(math.Log10(x)+1e-9))
-	for _, n := range []float64{1, 2, 2.5, 5} {
-		if math.Abs(x-n) < 1e-6 {
-			return true
-		}
-	}
-	return false
-}
-
-func isWhole(x float64) bool { return math.Abs(x-math.Round(x)) < 1e-6 }
-
-// roundAround returns round numbers, one of them at least 0 and one at most 0,
-// between which least and most lie.
-func roundAround(least, most float64) (low, high float64) {
-	if largest := max(most, -least); least < 0 && largest > 0 {
-		part := roundOver(largest) / 4
-		if !isRound(part) {
-			part = roundOver(largest) / 5
-		}
-		return math.Floor(least/part) * part, math.Ceil(max(most, 0)/part) * part
-	}
-	return 0, roundOver(most)
-}
-
-// roundOver returns the smallest 1, 2 or 5 times a power of ten that is not less
-// than x, or 1 if x is not positive.
-func roundOver(x float64) float64 {
-	if !(x > 0) {
-		return 1
-	}
-	power := math.Pow(10, math.Floor(math.Log10(x)))
-	for _, n := range []float64{1, 2, 5} {
-		if n*power >= x {
-			return n * power
-		}
-	}
-	return 10 * power
-}
-
 // labels returns the texts of the axis, and the rows for them.
 func (s scale) labels() (labels []label) {
 	for i := range s.parts + 1 {
@@ -89,4 +51,21 @@ func (s scale) labels() (labels []label) {
 		labels = append(labels, label{i * s.rows, strconv.FormatFloat(v, 'g', 6, 64)})
 	}
 	return labels
+}
+
+// drawGrid draws the lines of the axes, with the upper left corner at x, y.
+func (s scale) drawGrid(f *frame, st style, ticks []label, x, y int) {
+	const dot = "·"
+	for _, l := range s.labels() {
+		line := []rune(strings.Repeat(dot+" ", (f.w-x+1)/2))
+		for _, tick := range ticks { // no dots next to those of the vertical lines
+			line[max(tick.at-1, 0)], line[min(tick.at+1, len(line)-1)] = ' ', ' '
+		}
+		f.put(x, y+l.at, st, string(line))
+	}
+	for _, tick := range ticks {
+		for row := range s.height() {
+			f.put(x+tick.at, y+row, st, dot)
+		}
+	}
 }

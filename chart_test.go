@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -19,20 +18,25 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 // chartOf returns a chart of the values of f, one reading a second.
 func chartOf(subject string, seconds int, names []string, f func(second, column int) float64) *chart {
-	c := &chart{subject: subject, intervalText: "1s", window: time.Minute, location: time.UTC, asked: []word{cpuWord}}
-	c.colors = 8
+	c := &chart{subject: subject, look: newLook(256, false), intervalText: "1s", window: time.Minute, asked: []word{cpuWord}}
 	for s := range seconds {
 		l := line{at: noon.Add(time.Duration(s) * time.Second), names: names}
 		for i := range names {
 			if x := f(s, i); math.IsNaN(x) {
 				l.columns = append(l.columns, "nan")
 			} else {
-				l.columns = append(l.columns, fmt.Sprintf("%.*f", decimals(names[i]), x))
+				l.columns = append(l.columns, textOf(names[i], x))
 			}
 		}
 		c.add(l)
 	}
 	return c
+}
+
+// textOf returns a number as a reply has it.
+func textOf(name string, x float64) string {
+	_, w, _ := columnOf(name)
+	return trace{reading: w}.text(x)
 }
 
 func square(s, _ int) float64 { return 100 * float64(s/5%2) }
@@ -88,18 +92,20 @@ func TestFrames(t *testing.T) {
 	for range 6 {
 		back.move(-0.25)
 	}
-	mono, ascii := look{mono: true}, look{ascii: true, colors: 6}
+	mono, ascii := newLook(0, false), newLook(8, true)
 	with := func(l look, c *chart) *chart {
 		c.look = l
 		return c
 	}
+	clipped := chartOf("web1:5000, web2:5000, web3:5000", 70, hosts, gapped)
+	clipped.message, clipped.messageAt = "web3:5000: connection closed; reconnecting", noon.Add(55*time.Second)
 	keys := chartOf("localhost:5000", 61, cpu, square)
 	keys.help = true
 	later := chartOf("this machine", 0, nil, square)
 	later.first = noon.Add(time.Minute)
 	three := chartOf("this machine", 70, namesOf(2, cpuWord, loadWord, pressureWord), func(s, i int) float64 { return sine(s, i) / float64(1+19*(i%4)) })
 	three.cpus = 2
-	negative := chartOf("thermometer", 70, []string{"inside", "outside"}, func(s, i int) float64 { return sine(s, i)*float64(3*i-1) - 20 })
+	negative := chartOf("thermometer", 70, []string{"inside", "outside"}, func(s, i int) float64 { return math.Round(10*sine(s, i)*float64(3*i-1))/10 - 20 })
 	var machines []string
 	for _, name := range namesOf(33, coresWord) {
 		machines = append(machines, "web1:5000/"+name)
@@ -124,6 +130,7 @@ func TestFrames(t *testing.T) {
 		{"empty", chartOf("localhost:5000", 0, nil, square), 60, 12},
 		{"later", later, 60, 12},
 		{"hosts", chartOf("web1:5000, web2:5000", 70, hosts, gapped), 100, 30},
+		{"clipped", clipped, 48, 12},
 		{"load", chartOf("localhost:5000", 100, namesOf(0, loadWord), func(s, i int) float64 { return sine(s, i) / 30 }), 80, 20},
 		{"cores", chartOf("localhost:5000", 61, namesOf(8, coresWord), sine), 80, 24},
 		{"heat", chartOf("localhost:5000", 61, namesOf(64, coresWord), hot), 80, 38},
@@ -137,7 +144,7 @@ func TestFrames(t *testing.T) {
 		})), 80, 24},
 		{"machines", chartOf("web1, web2", 61, machines, hot), 80, 24},
 		{"modes", chartOf("localhost:5000", 61, namesOf(0, modesWord), inModes), 80, 24},
-		{"marked", with(look{colors: 6}, chartOf("localhost:5000", 61, namesOf(0, modesWord), inModes)), 80, 16},
+		{"marked", with(newLook(8, false), chartOf("localhost:5000", 61, namesOf(0, modesWord), inModes)), 80, 16},
 		{"three", three, 80, 24},
 		{"negative", negative, 80, 24},
 		{"stopped", stopped, 110, 20},
@@ -174,17 +181,17 @@ func TestMarksDiffer(t *testing.T) {
 		look
 		curves, marks int
 	}{
-		{look{mono: true}, 64, 64},
-		{look{ascii: true}, 64, 64},
-		{look{colors: 8}, 8, 1},
-		{look{colors: 8}, 9, 9},
-		{look{colors: 6}, 8, 8},
+		{newLook(0, false), 64, 64},
+		{newLook(0, true), 64, 64},
+		{newLook(256, false), 8, 1},
+		{newLook(256, false), 9, 9},
+		{newLook(8, false), 8, 8},
 	} {
-		p := panel{look: test.look}
-		p.columns = make([]int, test.curves)
-		seen := map[string]bool{}
-		for i := range test.curves {
-			seen[p.mark(i)] = true
+		all := make([]trace, test.curves)
+		test.givePens(all)
+		seen := map[rune]bool{}
+		for _, one := range all {
+			seen[one.mark] = true
 		}
 		if len(seen) != test.marks {
 			t.Errorf("%+v: %d marks for %d curves, want %d", test.look, len(seen), test.curves, test.marks)
@@ -197,8 +204,8 @@ func TestCurve(t *testing.T) {
 	const w, h = 80, 24
 	c := chartOf("localhost:5000", 61, []string{"cpu"}, sine)
 	f := c.draw(noon, w, h)
-	p := c.panels()[0]
-	p.lay(w, 0, h-3)
+	p := c.panels()[0].plot.(*curves)
+	p.lay(w, h-4)
 	left := 5
 	s := c.stretch(60*time.Second, time.Minute, 2*(w-left))
 	for second := range 61 {
@@ -308,28 +315,6 @@ func TestExtents(t *testing.T) {
 	}
 }
 
-// Lines are added while a snapshot is drawn, which they do not change.
-func TestSnapshot(t *testing.T) {
-	c := chartOf("localhost:5000", 100, []string{"cpu"}, sine)
-	c.window = time.Hour
-	snapshot := c.snapshot()
-	want := snapshot.draw(noon, 80, 24).String()
-	var drawing sync.WaitGroup
-	drawing.Go(func() {
-		for range 20 {
-			if got := snapshot.draw(noon, 80, 24).String(); got != want {
-				t.Errorf("drawn from a snapshot:\n%swant:\n%s", got, want)
-			}
-		}
-	})
-	for s := range 1000 {
-		c.add(line{at: noon.Add(time.Duration(100+s) * time.Second), names: []string{"cpu"}, columns: []string{"1.0"}})
-	}
-	c.history.drop(500)
-	c.add(line{at: noon.Add(time.Hour), names: []string{"load1", "cpu"}, columns: []string{"1.0", "2.0"}})
-	drawing.Wait()
-}
-
 // Columns that appear later are not confused with earlier ones.
 func TestColumnsChange(t *testing.T) {
 	c := chartOf("localhost:5000", 3, []string{"cpu0"}, sine)
@@ -378,6 +363,31 @@ func TestMove(t *testing.T) {
 	}
 }
 
+// The window stays within its limits, and has no odd fractions.
+func TestZoom(t *testing.T) {
+	c := chartOf("localhost:5000", 7600, []string{"cpu"}, sine)
+	c.window = 0
+	for _, test := range []struct {
+		factor float64
+		want   string
+	}{{1, "2h6m39s"}, {0.125, "15m50s"}, {0.02, "19s"}, {0.5, "9.5s"}, {0.001, "1s"}, {1e9, "168h"}} {
+		c.zoom(test.factor)
+		if got := formatDuration(c.shown()); got != test.want {
+			t.Errorf("zoomed by %v: %s, want %s", test.factor, got, test.want)
+		}
+	}
+}
+
+// While the chart is paused, the newest numbers stay.
+func TestPausedChart(t *testing.T) {
+	c := chartOf("localhost:5000", 61, []string{"cpu"}, square)
+	want := c.draw(noon, 80, 24).String()
+	c.gap()
+	if got := c.draw(noon, 80, 24).String(); got != want {
+		t.Errorf("paused:\n%swant:\n%s", got, want)
+	}
+}
+
 func TestFormatDuration(t *testing.T) {
 	for want, d := range map[string]time.Duration{"100ms": 1e8, "1s": 1e9, "60s": 60e9, "120s": 120e9, "3m": 180e9, "2m34s": 154e9, "1h": 3600e9, "24h": 86400e9, "1h0m1s": 3601e9, "10h10m": 36600e9, "10m": 600e9} {
 		if got := formatDuration(d); got != want {
@@ -386,10 +396,13 @@ func TestFormatDuration(t *testing.T) {
 	}
 }
 
-func TestRoundOver(t *testing.T) {
-	for x, want := range map[float64]float64{math.NaN(): 1, -1: 1, 0: 1, 0.001: 0.001, 0.003: 0.005, 0.3: 0.5, 0.7: 1, 1: 1, 1.1: 2, 3: 5, 7: 10, 10: 10, 64: 100, 130: 200} {
-		if got := roundOver(x); got != want {
-			t.Errorf("over %v: %v, want %v", x, got, want)
+// The axis ends at round numbers, close to the least and the greatest one.
+func TestEndsOfScale(t *testing.T) {
+	for _, test := range []struct{ low, high, wantLow, wantHigh float64 }{
+		{0, 0.001, 0, 0.001}, {0, 0.003, 0, 0.003}, {0, 0.7, 0, 0.75}, {0, 1, 0, 1}, {0, 2.05, 0, 2.25}, {0, 64, 0, 75}, {0, 130, 0, 150}, {-115, 170, -200, 200}, {-3, 0, -3, 0},
+	} {
+		if s := newScale(test.low, test.high, 20); s.low != test.wantLow || s.high != test.wantHigh {
+			t.Errorf("from %v to %v: axis from %v to %v, want %v to %v", test.low, test.high, s.low, s.high, test.wantLow, test.wantHigh)
 		}
 	}
 }
@@ -464,7 +477,7 @@ func TestTitles(t *testing.T) {
 	for _, p := range c.panels() {
 		titles = append(titles, p.title)
 	}
-	if want := []string{"CPU time by mode (%)  web1", "CPU utilization (%)", "CPU time by mode (%)  web2"}; !slices.Equal(titles, want) {
+	if want := []string{"CPU time by mode (%)  web1", "CPU time by mode (%)  web2", "CPU utilization (%)"}; !slices.Equal(titles, want) {
 		t.Errorf("titles %q, want %q", titles, want)
 	}
 }

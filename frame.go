@@ -6,34 +6,20 @@ import (
 	"unicode/utf8"
 )
 
-// An ink is a color: 0 for the terminal's own, a positive number for a curve, or
-// a negative one for a level of heat.
+// An ink is a color of the terminal's palette. 0, which would be black, is the
+// terminal's own.
 type ink int
-
-func curveInk(i int) ink { return ink(1 + i) }
-
-func heatInk(level int) ink { return ink(-level) }
 
 // A style is the look of a cell.
 type style struct {
-	fg, bg ink
-	bold   bool
-	quiet  bool // the grid, which must not outshine the curves
+	fg, bg    ink
+	bold, dim bool
 }
 
 var (
 	plain = style{}
-	quiet = style{quiet: true}
 	bold  = style{bold: true}
 )
-
-// A look is what the terminal can show.
-type look struct {
-	// Without colors, the curves have marks. In ASCII, they consist of marks
-	// only.
-	mono, ascii bool
-	colors      int // of curves that can be told apart
-}
 
 // A label is a text at a place of an axis.
 type label struct {
@@ -70,12 +56,16 @@ func (f *frame) putBox(lines []string) {
 	}
 }
 
-// toASCII replaces the lines of axes, and all other characters that names contain.
+// toASCII replaces what the chart draws, and all other characters that names
+// contain.
 func (f *frame) toASCII() {
-	lines := map[rune]rune{'│': '|', '┤': '+', '·': '.', '╌': '-'}
+	ascii := map[rune]rune{
+		'│': '|', '┤': '+', '·': '.', '╌': '-', '…': '~', // axes and texts
+		'⠁': ':', '⠠': ':', '⠡': ':', '░': '-', '▒': '+', '▓': '*', '█': '#', // areas
+	}
 	for i, r := range f.runes {
 		if r >= utf8.RuneSelf {
-			f.runes[i] = cmp.Or(lines[r], '?')
+			f.runes[i] = cmp.Or(ascii[r], '?')
 		}
 	}
 }
@@ -83,41 +73,82 @@ func (f *frame) toASCII() {
 // cells returns the number of cells that text takes.
 func cells(text string) int { return utf8.RuneCountInString(text) }
 
+// clip shortens text to w cells.
+func clip(text string, w int) string {
+	if letters := []rune(text); len(letters) > w {
+		return string(letters[:max(w-1, 0)]) + "…"
+	}
+	return text
+}
+
+const half = 4 // eighths of a cell
+
+// block returns the character that shows the colors of the eighths of a cell, from
+// the lowest one up. If there are more than two colors, it leaves out those
+// between.
+func block(eighths [2 * half]ink) (rune, style) {
+	lowest, highest := eighths[0], eighths[2*half-1]
+	switch {
+	case lowest == 0 && highest == 0:
+		return ' ', plain
+	case lowest == 0: // only the half can be filled from above
+		return '▀', style{fg: eighths[half+half/2]}
+	case highest == 0:
+		top := slices.Index(eighths[:], 0)
+		return '▁' + rune(top-1), style{fg: eighths[(top-1)/2]}
+	}
+	same := 1
+	for same < len(eighths) && eighths[same] == lowest {
+		same++
+	}
+	return '▁' + rune(same-1), style{fg: lowest, bg: highest}
+}
+
 // A braille is a drawing with two by four dots in each character cell.
 type braille struct {
-	w, h int // in cells
-	dots []uint8
-	inks []ink // of the curve that was drawn last in each cell
+	w, h   int // in cells
+	dots   []uint8
+	curves []int // the curve that was drawn last in each cell
 }
 
 func newBraille(w, h int) *braille {
-	return &braille{w, h, make([]uint8, w*h), make([]ink, w*h)}
+	return &braille{w, h, make([]uint8, w*h), make([]int, w*h)}
 }
 
 // dotBits are the bits of the dots of a cell in Unicode.
 var dotBits = [4][2]uint8{{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}}
 
-func (b *braille) has(x, y int) bool {
-	return b.dots[y/4*b.w+x/2]&dotBits[y%4][x%2] != 0
-}
-
-func (b *braille) set(x, y int, c ink) {
+func (b *braille) set(x, y, curve int) {
 	if x < 0 || x >= 2*b.w || y < 0 || y >= 4*b.h {
 		return
 	}
 	at := y/4*b.w + x/2
 	b.dots[at] |= dotBits[y%4][x%2]
-	b.inks[at] = c
+	b.curves[at] = curve
 }
 
 // stroke draws a straight line. It skips the part to the left of the drawing.
-func (b *braille) stroke(x0, y0, x1, y1 int, c ink) {
+func (b *braille) stroke(x0, y0, x1, y1, curve int) {
 	steps := max(x1-x0, y1-y0, y0-y1, 1)
 	first := 0
 	if x0 < 0 && x1 > x0 {
 		first = -x0 * steps / (x1 - x0)
 	}
 	for n := first; n <= steps; n++ {
-		b.set(x0+(x1-x0)*n/steps, y0+(y1-y0)*n/steps, c)
+		b.set(x0+(x1-x0)*n/steps, y0+(y1-y0)*n/steps, curve)
+	}
+}
+
+// fill draws a pattern under the drawing, down to a row of dots.
+func (b *braille) fill(bottom int) {
+	for x := range 2 * b.w {
+		under := false
+		for y := range bottom + 1 {
+			dot, at := dotBits[y%4][x%2], y/4*b.w+x/2
+			under = under || b.dots[at]&dot != 0
+			if under && y%2 == 0 && x%2 == y/2%2 {
+				b.dots[at] |= dot
+			}
+		}
 	}
 }

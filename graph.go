@@ -16,16 +16,13 @@ type graph struct {
 	brake           brake
 	quit, interrupt func()        // called when the user presses q or Ctrl-C
 	changed         chan struct{} // signals that the chart has changed
-	ctrlZ           chan struct{}
 	end             chan struct{} // closed to end run
 	done            chan struct{} // closed when run has returned; nil if it was not started
 
-	mu    sync.Mutex // protects the fields below; never held while drawing
+	mu    sync.Mutex // protects chart
 	chart chart
-	w, h  int  // size of the last picture
-	stale bool // whether the next picture must replace everything on the screen
 
-	terminal atomic.Pointer[terminal] // nil while it is not taken over
+	terminal atomic.Pointer[terminal] // nil before it is taken over
 }
 
 const framePause = 100 * time.Millisecond // between pictures
@@ -40,7 +37,6 @@ func newGraph(c chart, b brake, quit, interrupt func()) *graph {
 		quit:      quit,
 		interrupt: interrupt,
 		changed:   make(chan struct{}, 1),
-		ctrlZ:     make(chan struct{}, 1),
 		end:       make(chan struct{}),
 	}
 }
@@ -72,7 +68,7 @@ func (g *graph) show(l line) error {
 // say shows a message on the chart for a while.
 func (g *graph) say(message string) {
 	g.change(func(c *chart) { c.message, c.messageAt = message, time.Now() })
-	time.AfterFunc(messageTime, func() { signalTo(g.changed) })
+	time.AfterFunc(messageTime, func() { g.change(func(*chart) {}) })
 }
 
 // close draws the last line and gives the terminal back.
@@ -106,17 +102,9 @@ func (g *graph) attach(dev tcell.Tty, restore func(text string)) error {
 	if err != nil {
 		return err
 	}
-	go func() { defer onPanic(); g.watch(t.events()) }() // ends with detach
 	g.terminal.Store(t)
 	g.change(func(c *chart) { c.look = t.look() })
 	return nil
-}
-
-func (g *graph) detach() {
-	if t := g.terminal.Load(); t != nil {
-		t.close()
-		g.terminal.Store(nil)
-	}
 }
 
 // abandon restores the terminal if it is taken over, without waiting for what is
@@ -132,52 +120,33 @@ func (g *graph) change(f func(c *chart)) {
 	g.mu.Lock()
 	f(&g.chart)
 	g.mu.Unlock()
-	signalTo(g.changed)
-}
-
-// signalTo sends to a channel with a buffer of one, unless it is full.
-func signalTo(ch chan<- struct{}) {
 	select {
-	case ch <- struct{}{}:
+	case g.changed <- struct{}{}:
 	default:
 	}
 }
 
-// run draws the chart until the graph is closed.
+// run draws the chart and handles events until the graph is closed.
 func (g *graph) run() {
 	defer close(g.done)
-	defer g.detach()
+	defer func() { g.terminal.Load().close() }()
+	var drawn time.Time
+	next := time.NewTimer(0)
 	for {
 		select {
-		case <-g.changed:
-		case <-g.ctrlZ:
-			if err := g.suspend(); err != nil {
-				say("%v", err)
+		case event := <-g.terminal.Load().events():
+			if !g.handle(event) {
 				g.quit()
-				return
 			}
+		case <-g.changed:
+			next.Reset(framePause - time.Since(drawn))
+		case <-next.C:
+			g.draw()
+			drawn = time.Now()
 		case <-g.end:
 			g.draw() // the last line
 			return
 		}
-		g.draw()
-		select {
-		case <-time.After(framePause):
-		case <-g.end:
-		}
-	}
-}
-
-// watch handles the events of a screen until the screen is given back. It must not
-// use the screen, which the library keeps locked until the events are read.
-func (g *graph) watch(events <-chan tcell.Event) {
-	for event := range events {
-		if !g.handle(event) {
-			g.quit()
-			break
-		}
-	}
-	for range events { // otherwise, Fini would block
 	}
 }
 
@@ -192,9 +161,12 @@ func (g *graph) handle(event tcell.Event) bool {
 		case event.Key() == tcell.KeyCtrlC:
 			g.interrupt()
 		case event.Key() == tcell.KeyCtrlZ:
-			signalTo(g.ctrlZ)
+			if err := g.suspend(); err != nil {
+				say("%v", err)
+				return false
+			}
 		case event.Key() == tcell.KeyCtrlL:
-			g.redrawAll()
+			g.redraw()
 		case key == " ":
 			g.toggle()
 		case key == "?", key == "h":
@@ -204,7 +176,7 @@ func (g *graph) handle(event tcell.Event) bool {
 		case event.Key() == tcell.KeyRight:
 			g.change(func(c *chart) { c.move(0.25) })
 		case event.Key() == tcell.KeyEnd:
-			g.change(func(c *chart) { c.back = false })
+			g.change(func(c *chart) { c.until = time.Time{} })
 		case key == "+":
 			g.change(func(c *chart) { c.zoom(0.5) })
 		case key == "-":
@@ -215,7 +187,7 @@ func (g *graph) handle(event tcell.Event) bool {
 			g.toggle()
 		}
 	case *tcell.EventResize:
-		g.redrawAll()
+		g.redraw()
 	case *tcell.EventError: // the terminal is gone
 		return false
 	}
@@ -223,15 +195,14 @@ func (g *graph) handle(event tcell.Event) bool {
 }
 
 func (g *graph) isOnButton(x, y int) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return y == g.h-1 && x < cells(g.chart.button(time.Now(), g.w))
+	_, h := g.terminal.Load().screen.Size()
+	return y == h-1 && x < cells(runningButton)
 }
 
 // suspend gives the terminal back and stops the job. When that is continued, it
 // takes over the terminal again.
 func (g *graph) suspend() error {
-	g.detach()
+	g.terminal.Load().close()
 	suspend()
 	g.change((*chart).gap)
 	return g.takeOver() // the library can resume, too, but may lose the first key
@@ -254,13 +225,13 @@ func (g *graph) draw() {
 	t := g.terminal.Load()
 	w, h := t.screen.Size()
 	g.mu.Lock()
-	c, stale := g.chart.snapshot(), g.stale
-	g.w, g.h, g.stale = w, h, false
+	f := g.chart.draw(time.Now(), w, h)
 	g.mu.Unlock()
-	t.show(c.draw(time.Now(), w, h), stale)
+	t.show(f)
 }
 
-// redrawAll makes the next picture replace everything on the screen.
-func (g *graph) redrawAll() {
-	g.change(func(*chart) { g.stale = true })
+// redraw makes the next picture replace everything on the screen.
+func (g *graph) redraw() {
+	g.terminal.Load().shown = nil
+	g.change(func(*chart) {})
 }

@@ -43,7 +43,7 @@ func TestPasteAtTheBeginning(t *testing.T) {
 	t.Parallel()
 	for range 10 {
 		quit := make(chan struct{})
-		g := newGraph(chart{window: time.Minute, location: time.UTC, asked: []word{cpuWord}}, newBrake(), func() { close(quit) }, func() {})
+		g := newGraph(chart{window: time.Minute, asked: []word{cpuWord}}, newBrake(), func() { close(quit) }, func() {})
 		g.done = make(chan struct{})
 		keys, typed := io.Pipe()
 		go typed.Write(slices.Concat(bytes.Repeat([]byte("0"), 1000), []byte("q"), bytes.Repeat([]byte("0"), 100)))
@@ -74,7 +74,7 @@ func TestBlockedTerminal(t *testing.T) {
 	t.Parallel()
 	for _, blocks := range []string{"write", "drain"} {
 		restored := make(chan string, 2)
-		g := newGraph(chart{window: time.Minute, location: time.UTC, asked: []word{cpuWord}}, newBrake(), func() {}, func() {})
+		g := newGraph(chart{window: time.Minute, asked: []word{cpuWord}}, newBrake(), func() {}, func() {})
 		tty := &blockedTerminal{keyboard: keyboard{slept: true}, at: blocks, release: make(chan struct{})}
 		var keys *io.PipeWriter
 		tty.keys, keys = io.Pipe()

@@ -12,6 +12,7 @@ type history struct {
 	times   []time.Duration // since start, ascending
 	names   []string
 	columns []column
+	broken  bool // whether the next numbers are not connected to these
 }
 
 // A column has a number for each time, where NaN is a gap. Because a picture may
@@ -47,46 +48,43 @@ func (c *column) extent(from, to int) extent {
 	return e.with(extentOf(c.numbers[end*blockSize : to]))
 }
 
-// from returns a copy of the numbers from the beginning of a block on.
-func (c column) from(n int) column {
-	return column{slices.Clone(c.numbers[n:]), slices.Clone(c.blocks[n/blockSize:])}
-}
-
 // add adds a number to each column. The columns are those of names, in which
 // earlier numbers keep their names.
 func (h *history) add(at time.Time, names []string, numbers []float64) {
 	if h.start.IsZero() {
 		h.start = at
 	}
-	if most := maxNumbers / max(len(names), 1); len(h.times) >= most {
+	if most := maxNumbers / max(len(names), 1); len(h.times) >= most-1 {
 		h.drop(len(h.times) - most*7/8)
 	}
 	if !slices.Equal(h.names, names) {
 		h.rename(slices.Clone(names))
 	}
-	h.times = append(h.times, max(at.Sub(h.start), h.newest()))
-	for i, x := range numbers {
-		h.columns[i].add(x)
+	t := max(at.Sub(h.start), h.newest())
+	if h.broken {
+		h.broken = false
+		h.push(t, slices.Repeat([]float64{math.NaN()}, len(numbers)))
 	}
+	h.push(t, numbers)
 }
 
 // gap ends the curves, so that the next numbers are not connected to them.
-func (h *history) gap() {
-	if len(h.times) == 0 {
-		return
-	}
-	h.times = append(h.times, h.newest())
-	for i := range h.columns {
-		h.columns[i].add(math.NaN())
+func (h *history) gap() { h.broken = true }
+
+func (h *history) push(t time.Duration, numbers []float64) {
+	h.times = append(h.times, t)
+	for i, x := range numbers {
+		h.columns[i].add(x)
 	}
 }
 
 // drop forgets about the oldest n numbers of each column.
 func (h *history) drop(n int) {
 	n -= n % blockSize
-	h.times = slices.Clone(h.times[n:])
-	for i, c := range h.columns {
-		h.columns[i] = c.from(n)
+	h.times = slices.Delete(h.times, 0, n)
+	for i := range h.columns {
+		c := &h.columns[i]
+		c.numbers, c.blocks = slices.Delete(c.numbers, 0, n), slices.Delete(c.blocks, 0, n/blockSize)
 	}
 }
 
@@ -94,12 +92,13 @@ func (h *history) drop(n int) {
 func (h *history) rename(names []string) {
 	columns := make([]column, len(names))
 	for i, name := range names {
-		if was := slices.Index(h.names, name); was >= 0 { // of two columns, which may have the same name
-			columns[i] = h.columns[was].from(0)
-			continue
-		}
-		for range h.times {
-			columns[i].add(math.NaN())
+		was := slices.Index(h.names, name)
+		for n := range h.times {
+			x := math.NaN()
+			if was >= 0 {
+				x = h.columns[was].numbers[n]
+			}
+			columns[i].add(x)
 		}
 	}
 	h.names, h.columns = names, columns
@@ -138,43 +137,22 @@ func (s stretch) at(t time.Duration) int {
 	return int(math.Floor(float64(t-s.begin) / float64(s.step)))
 }
 
-// last returns the number of a column before step i, or NaN.
-func (s stretch) last(column, i int) float64 {
-	if s.edges[i] == 0 {
-		return math.NaN()
-	}
-	return s.columns[column].numbers[s.edges[i]-1]
-}
-
-// A bin is what the numbers of a column come to in one step.
-type bin struct {
-	extent
-	first, last float64 // NaN at a gap, and if there are none
-}
-
-// bins returns a bin for each step of a column.
-func (s stretch) bins(column int) []bin {
-	bins := make([]bin, len(s.edges)-1)
-	for i := range bins {
-		bins[i] = bin{first: math.NaN(), last: math.NaN()}
-		if from, to := s.edges[i], s.edges[i+1]; from < to {
-			c := &s.columns[column]
-			bins[i] = bin{c.extent(from, to), c.numbers[from], c.numbers[to-1]}
+// covered returns the extent of a column in each pair of steps. A number counts
+// for the whole time since the one before it, as readings do.
+func (s stretch) covered(column int) []extent {
+	c := &s.columns[column]
+	covered := make([]extent, len(s.edges)/2)
+	next := math.NaN()
+	for i := range slices.Backward(covered) {
+		from, to := s.edges[2*i], s.edges[2*i+2]
+		switch {
+		case from < to:
+			covered[i], next = c.extent(from, to), c.numbers[from]
+		case from > 0 && !math.IsNaN(c.numbers[from-1]):
+			covered[i].add(next)
 		}
 	}
-	return bins
-}
-
-// covered returns bins in which a number counts for the whole time since the one
-// before it, as readings do.
-func (s stretch) covered(column int) []bin {
-	bins := s.bins(column)
-	for i := len(bins) - 2; i >= 0; i-- {
-		if s.edges[i] == s.edges[i+1] && !math.IsNaN(s.last(column, i)) && !math.IsNaN(bins[i+1].first) {
-			bins[i] = bin{extentOf([]float64{bins[i+1].first}), bins[i+1].first, bins[i+1].first}
-		}
-	}
-	return bins
+	return covered
 }
 
 func (e extent) with(other extent) extent {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"math"
 	"slices"
@@ -133,11 +132,4 @@ func (e *extent) add(x float64) {
 	}
 	e.n++
 	e.min, e.max, e.sum = min(e.min, x), max(e.max, x), e.sum+x
-}
-
-func (e extent) text(decimals int) string {
-	if e.n == 0 {
-		return "no readings"
-	}
-	return fmt.Sprintf("min %.*f avg %.*f max %.*f", decimals, e.min, decimals, e.sum/float64(e.n), decimals, e.max)
 }

@@ -60,12 +60,14 @@ Each of these files uses only the ones below it:
 	flags.go       the table of options, and how they are typed
 	graph.go       the chart on a terminal: keys, mouse, resizing
 	terminal.go    taking over the terminal, drawing on it, giving it back
-	palette.go     the colors of the chart on that terminal
 	chart.go       the chart as a whole: time, window, messages
-	panel.go       a panel of it: axis, curves, legend
+	panel.go       a panel of it: title, plot, legend
 	heat.go        many CPUs as a heat map
 	stack.go       modes on top of each other
+	curves.go      lines through numbers
+	trace.go       what a panel shows of a column: text, color, mark, legend
 	axis.go        round values for a y axis
+	palette.go     what a terminal can show: colors, characters
 	frame.go       a picture of character cells
 	history.go     the numbers in a chart
 	listen.go      accepting connections, limits, the log of clients
@@ -270,13 +272,14 @@ func newChart(opt *options) chart {
 	c := chart{
 		asked:        opt.words,
 		window:       min(max(opt.window, shortestWindow), longestWindow),
-		whole:        opt.replay && opt.given["window"] == "",
-		location:     time.Local,
 		intervalText: formatDuration(opt.interval),
 	}
 	switch {
 	case opt.replay:
 		c.asked, c.intervalText = []word{noWord}, ""
+		if opt.given["window"] == "" {
+			c.window = 0
+		}
 	case opt.requests:
 		c.asked, c.intervalText = []word{cpuWord}, "on request"
 	}

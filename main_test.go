@@ -61,6 +61,7 @@ type tidy struct{ *testing.M }
 func (m tidy) Run() int {
 	flag.Set("test.parallel", "8") // the tests mostly wait, the short ones most of all
 	flag.Parse()
+	time.Local = time.UTC // of the frames
 	if testing.Short() {
 		flag.Set("test.parallel", "16")
 	}

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -524,7 +523,7 @@ func linesOfPicture(now time.Time) string {
 	for s := range 150 {
 		l := line{at: now.Add(time.Duration(s-149) * time.Second), names: names}
 		for i, name := range names {
-			l.columns = append(l.columns, strconv.FormatFloat(picturedReading(s, i), 'f', decimals(name), 64))
+			l.columns = append(l.columns, textOf(name, picturedReading(s, i)))
 		}
 		p.show(l)
 	}

@@ -2,45 +2,41 @@ package main
 
 import "github.com/gdamore/tcell/v3"
 
-// Colors of the terminal's palette that can be seen on dark and on light
-// backgrounds. Those of curves can be told apart, also by people who do not see
-// all colors.
+// A look is what the terminal can show.
+type look struct {
+	ascii  bool
+	curves []ink // those that can be told apart; none without colors
+	heat   []ink // from cold to hot
+	grid   style
+}
+
+// Inks that can be seen on dark and on light backgrounds. Those of curves can be
+// told apart, also by people who do not see all colors.
 var (
-	curves256 = []int{33, 166, 35, 162, 99, 37, 136, 160}
-	curves8   = []int{2, 5, 6, 1, 3, 4}
-	heat256   = []int{60, 67, 72, 143, 179, 208, 202, 196}
-	heat8     = []int{4, 4, 6, 6, 2, 3, 3, 1}
+	curves256 = []ink{33, 166, 35, 162, 99, 37, 136, 160}
+	curves8   = []ink{2, 5, 6, 1, 3, 4}
+	heat256   = []ink{60, 67, 72, 143, 179, 208, 202, 196}
+	heat8     = []ink{4, 4, 6, 6, 2, 3, 3, 1}
 )
 
-func curveColors(colors int) []int {
-	if colors < 256 {
-		return curves8
-	}
-	return curves256
-}
-
-func cellStyle(s style, colors int) tcell.Style {
-	base := tcell.StyleDefault.Bold(s.bold)
+// newLook returns the look of a terminal with that many colors.
+func newLook(colors int, ascii bool) look {
 	switch {
-	case s.quiet && colors < 256:
-		return base.Dim(true)
-	case s.quiet:
-		return base.Foreground(tcell.PaletteColor(244))
 	case colors < 8:
-		return base
+		return look{ascii: ascii, grid: style{dim: true}}
+	case colors < 256:
+		return look{ascii, curves8, heat8, style{dim: true}}
 	}
-	return base.Foreground(cellColor(s.fg, colors)).Background(cellColor(s.bg, colors))
+	return look{ascii, curves256, heat256, style{fg: 244}}
 }
 
-func cellColor(c ink, colors int) tcell.Color {
-	palette, i := curveColors(colors), int(c)-1
-	switch {
-	case c == 0:
+func cellStyle(s style) tcell.Style {
+	return tcell.StyleDefault.Bold(s.bold).Dim(s.dim).Foreground(color(s.fg)).Background(color(s.bg))
+}
+
+func color(i ink) tcell.Color {
+	if i == 0 {
 		return tcell.ColorDefault
-	case c < 0 && colors < 256:
-		palette, i = heat8, int(-c)-1
-	case c < 0:
-		palette, i = heat256, int(-c)-1
 	}
-	return tcell.PaletteColor(palette[i%len(palette)])
+	return tcell.PaletteColor(int(i))
 }

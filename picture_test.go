@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/gdamore/tcell/v3"
 )
 
 // The picture of the terminal in the README is what is drawn for these readings. To
@@ -64,11 +62,11 @@ func picturedReading(s, column int) float64 {
 // writeSVG writes a frame as it looks on a dark terminal with 256 colors.
 func writeSVG(w *bytes.Buffer, f *frame) {
 	const cw, ch = 8, 16
-	color := func(c ink, otherwise string) string {
+	hex := func(c ink, otherwise string) string {
 		if c == 0 {
 			return otherwise
 		}
-		return fmt.Sprintf("#%06x", cellColor(c, 256).Hex())
+		return fmt.Sprintf("#%06x", color(c).Hex())
 	}
 	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="monospace" font-size="13">`+"\n", f.w*cw+16, f.h*ch+16)
 	fmt.Fprintf(w, `<rect width="100%%" height="100%%" rx="6" fill="#111"/><g transform="translate(8 8)">`+"\n")
@@ -80,10 +78,7 @@ func writeSVG(w *bytes.Buffer, f *frame) {
 		for x := 0; x < f.w; x++ {
 			r, st := f.runes[y*f.w+x], f.styles[y*f.w+x]
 			px, py := float64(x*cw), float64(y*ch)
-			fg := color(st.fg, "#ccc")
-			if st.quiet {
-				fg = fmt.Sprintf("#%06x", tcell.PaletteColor(244).Hex())
-			}
+			fg := hex(st.fg, "#ccc")
 			filled := strings.IndexRune(" ▁▂▃▄▅▆▇█", r)
 			switch {
 			case r == ' ':
@@ -117,7 +112,7 @@ func writeSVG(w *bytes.Buffer, f *frame) {
 					top = py + ch - height
 				}
 				if st.bg != 0 {
-					rect(px, py, float64(run*cw), ch, color(st.bg, ""))
+					rect(px, py, float64(run*cw), ch, hex(st.bg, ""))
 				}
 				rect(px, top, float64(run*cw), height, fg)
 				x += run - 1

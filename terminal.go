@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,10 +18,10 @@ import (
 type terminal struct {
 	tcell.Tty
 	screen   tcell.Screen
-	shown    *frame        // what is on the screen
-	watched  chan struct{} // closed once the events are read; until then, Read blocks
-	release  func()        // restores the terminal without the library, once
-	released atomic.Bool
+	shown    *frame            // what is on the screen; nil to draw all of it
+	ready    chan struct{}     // closed when the library is; until then, Read blocks
+	restore  func(text string) // restores the terminal without the library
+	released atomic.Bool       // whether it is restored
 }
 
 const (
@@ -46,11 +45,7 @@ func newTerminal(dev tcell.Tty, restore func(text string)) (*terminal, error) {
 	// terminal, which knows its size.
 	os.Unsetenv("COLUMNS")
 	os.Unsetenv("LINES")
-	t := &terminal{Tty: dev, watched: make(chan struct{})}
-	t.release = sync.OnceFunc(func() {
-		t.released.Store(true)
-		restore(leaveScreen)
-	})
+	t := &terminal{Tty: dev, ready: make(chan struct{}), restore: restore}
 	screen, err := tcell.NewTerminfoScreenFromTty(t, tcell.OptNegotiation(false))
 	if err == nil {
 		err = screen.Init()
@@ -61,23 +56,16 @@ func newTerminal(dev tcell.Tty, restore func(text string)) (*terminal, error) {
 	t.screen = screen
 	screen.HideCursor()
 	screen.EnableMouse(tcell.MouseButtonEvents)
+	close(t.ready)
 	return t, nil
 }
 
-// events returns the keys, clicks and changes of size. The caller must read them
-// until the terminal is closed: the library locks its screen until then.
-func (t *terminal) events() <-chan tcell.Event {
-	close(t.watched)
-	return t.screen.EventQ()
-}
+// events returns keys, clicks and changes of size.
+func (t *terminal) events() <-chan tcell.Event { return t.screen.EventQ() }
 
 // look returns what the terminal can show.
 func (t *terminal) look() look {
-	return look{
-		mono:   t.screen.Colors() < 8,
-		ascii:  !isUTF8(t.screen.CharacterSet()) || lacksBraille(os.Getenv("TERM")),
-		colors: len(curveColors(t.screen.Colors())),
-	}
+	return newLook(t.screen.Colors(), !isUTF8(t.screen.CharacterSet()) || lacksBraille(os.Getenv("TERM")))
 }
 
 // isUTF8 reports whether charset is UTF-8, which locales spell in many ways.
@@ -92,6 +80,7 @@ func lacksBraille(term string) bool {
 	return slices.Contains([]string{"linux", "vt100", "vt102", "vt220", "vt320", "wsvt25", "cons25", "sun", "ansi"}, kind)
 }
 
+// close gives the terminal back.
 func (t *terminal) close() {
 	ended := make(chan struct{})
 	go func() { // ends with the library's goroutines, or with the process
@@ -99,10 +88,22 @@ func (t *terminal) close() {
 		io.WriteString(t, scrollAll)
 		t.screen.Fini()
 	}()
+	go func() { // ends with Fini, which may wait for it
+		for range t.events() {
+		}
+	}()
 	select {
 	case <-ended:
+		t.released.Store(true)
 	case <-time.After(grace): // the library's goroutines may block each other if there is much input
 		t.release()
+	}
+}
+
+// release restores the terminal without the library, unless it is restored.
+func (t *terminal) release() {
+	if !t.released.Swap(true) {
+		t.restore(leaveScreen)
 	}
 }
 
@@ -119,22 +120,18 @@ const (
 	conceal      = "\x1b[8m"
 )
 
-// show puts a picture on the screen. If that is stale, it writes all of it.
-func (t *terminal) show(f *frame, stale bool) {
-	if stale {
+// show puts a picture on the screen.
+func (t *terminal) show(f *frame) {
+	all := t.shown == nil || t.shown.w != f.w || t.shown.h != f.h
+	if all {
 		t.screen.Sync()
-		t.shown = nil
-	}
-	old := t.shown
-	fresh := old == nil || old.w != f.w || old.h != f.h
-	if fresh {
 		fmt.Fprintf(t, scrollOthers, f.h-1)
 	}
 	for at, r := range f.runes {
 		// Most cells have not changed, and setting a cell costs more than
 		// drawing it.
-		if fresh || r != old.runes[at] || f.styles[at] != old.styles[at] {
-			t.screen.SetContent(at%f.w, at/f.w, r, nil, cellStyle(f.styles[at], t.screen.Colors()))
+		if all || r != t.shown.runes[at] || f.styles[at] != t.shown.styles[at] {
+			t.screen.SetContent(at%f.w, at/f.w, r, nil, cellStyle(f.styles[at]))
 		}
 	}
 	t.shown = f
@@ -167,8 +164,10 @@ func (t *terminal) unlessReleased(change func() error) error {
 	return change()
 }
 
+// Read keeps keys from the library until events can be taken from it: while it
+// waits for that, it holds a lock that its initialization needs.
 func (t *terminal) Read(p []byte) (int, error) {
-	<-t.watched
+	<-t.ready
 	return t.Tty.Read(p)
 }
 

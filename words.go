@@ -140,13 +140,6 @@ func columnOf(name string) (host string, w word, c int) {
 	return host, noWord, 0
 }
 
-func decimals(name string) int {
-	if _, w, _ := columnOf(name); w != noWord {
-		return table[w].decimals
-	}
-	return 1
-}
-
 // words are the names of all words. The readings come first.
 var words = func() (names []string) {
 	for _, r := range table {

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Curves are lines through the numbers of each trace. One alone is filled.
+type curves struct {
+	look
+	traces    []trace
+	low, high float64 // between which the numbers are
+	cpus      int     // at which load averages have a line; 0 if that is unknown
+	swatch    string  // what a trace without a mark has in the legend
+	axis      scale
+}
+
+func (c *curves) lay(w, rows int) [][]entry {
+	legend := c.legend(w, max(1, (rows+1)/5))
+	c.axis = newScale(c.low, c.high, rows-len(legend))
+	return legend
+}
+
+func (c *curves) height() int     { return c.axis.height() }
+func (c *curves) labels() []label { return c.axis.labels() }
+
+func (c *curves) draw(f *frame, s stretch, ticks []label, x, y int) {
+	c.axis.drawGrid(f, c.grid, ticks, x, y)
+	if cpus := float64(c.cpus); c.cpus > 0 && cpus < c.axis.high {
+		f.put(x, y+c.axis.dot(cpus)/4, c.grid, strings.Repeat("╌", f.w-x))
+	}
+	w := len(s.edges) / 2
+	b := newBraille(w, c.height())
+	marks := map[int]int{} // the trace that has a mark in a cell
+	for i := range c.traces {
+		c.stroke(b, s, i, marks)
+	}
+	if c.ascii {
+		for at, dots := range b.dots {
+			if dots != 0 {
+				marks[at] = b.curves[at]
+			}
+		}
+	}
+	if len(c.traces) == 1 {
+		b.fill(c.axis.dot(max(0, c.axis.low)))
+	}
+	for at, dots := range b.dots {
+		if dots != 0 {
+			f.put(x+at%w, y+at/w, style{fg: c.traces[b.curves[at]].ink}, string(rune(0x2800+int(dots))))
+		}
+	}
+	for at, i := range marks {
+		f.put(x+at%w, y+at/w, style{fg: c.traces[i].ink}, string(c.traces[i].mark))
+	}
+}
+
+// stroke draws a line through the numbers of trace i. If it has a mark, that is
+// in every eighth column, which is a different one for each trace, so that they
+// do not cover each other, and at the newest number.
+func (c *curves) stroke(b *braille, s stretch, i int, marks map[int]int) {
+	column, marked := &s.columns[c.traces[i].column], c.traces[i].mark != 0
+	x0, last := 0, math.NaN()
+	if left := s.edges[0]; left > 0 {
+		x0, last = s.at(s.times[left-1]), column.numbers[left-1]
+	}
+	newest := -1
+	for x := range len(s.edges) - 1 {
+		from, to := s.edges[x], s.edges[x+1]
+		if from == to {
+			continue
+		}
+		if first := column.numbers[from]; !math.IsNaN(last) && !math.IsNaN(first) {
+			b.stroke(x0, c.axis.dot(last), x, c.axis.dot(first), i)
+		}
+		x0, last = x, column.numbers[to-1]
+		if e := column.extent(from, to); e.n > 0 {
+			b.stroke(x, c.axis.dot(e.max), x, c.axis.dot(e.min), i)
+			newest = c.axis.dot(e.max)/4*b.w + x/2
+			if marked && (x/2+3*i)%8 == 0 {
+				marks[newest] = i
+			}
+		}
+	}
+	if marked && newest >= 0 {
+		marks[newest] = i
+	}
+}
+
+// legend has the extent of each trace if that fits into so many rows of w cells.
+// Otherwise, it has the newest number only, and its last entry counts those that
+// do not fit.
+func (c *curves) legend(w, rows int) [][]entry {
+	full, short := make([]entry, len(c.traces)), make([]entry, len(c.traces))
+	for i, one := range c.traces {
+		short[i] = entry{style{fg: one.ink}, c.swatch, " " + one.name + " " + one.text(one.newest), legendSpace}
+		if one.mark != 0 {
+			short[i].mark = string(one.mark)
+		}
+		full[i] = short[i]
+		full[i].text += " (" + one.extentText() + ")"
+	}
+	wide := slices.ContainsFunc(full, func(e entry) bool { return e.width() > w })
+	if laid, ok := layOut(full, w, rows); ok && !wide {
+		return laid
+	}
+	laid, ok := layOut(short, w, rows)
+	for n := min(len(short)-1, rows*w/4); !ok && n > 0; n-- { // an entry and its space take at least 4 cells
+		laid, ok = layOut(append(short[:n:n], entry{text: fmt.Sprintf("and %d more", len(short)-n)}), w, rows)
+	}
+	return laid
+}
