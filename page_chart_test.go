@@ -281,10 +281,10 @@ func testDrop(t *testing.T, p *tab, r *relay) {
 	}
 	drop("# time cpu modes\n2026-01-02T15:04:05Z 1.0\n")
 	until(t, "why it is no log", func() bool {
-		return p.text("#status") == `web1.log: line 2 is not a reading: "2026-01-02T15:04:05Z 1.0"`
+		return p.text("#complaint") == `web1.log: line 2 is not a reading: "2026-01-02T15:04:05Z 1.0".`
 	})
 	drop("# time cpu other\n2026-01-02T15:04:05Z 1.0 7.0\n2026-01-02T16:04:05Z 3.0 9.0\n")
-	until(t, "the log", func() bool { return p.text("#status") == "web1.log: 2 readings." })
+	until(t, "the log", func() bool { return p.text("#status") == "A log of 2 readings." })
 	if begin, end, _ := p.view(); end-begin != 3_600_000 {
 		t.Errorf("from %v to %v, want the whole log", begin, end)
 	}
@@ -366,7 +366,7 @@ func testStillPointer(t *testing.T, p *tab, r *relay) {
 // A reading that fails does not hide the others.
 func testOneFails(t *testing.T, p *tab) {
 	until(t, "why there is none", func() bool {
-		return p.state() == "live" && p.text("#status") == "A reading every 1s. Server: pressure: none."
+		return p.state() == "live" && p.text("#status") == "A reading every 1s since "+time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC).Local().Format(time.TimeOnly)+". Server: pressure: none."
 	})
 	until(t, "the other", func() bool { return p.newest() == "50.0 nan" })
 }
@@ -586,7 +586,7 @@ func BenchmarkPageFrame(b *testing.B) {
 				const range = { begin: 0, end: samples.last }, size = { width: 1232, height: 600, scale: 1 };
 				const began = performance.now();
 				for (let n = 0; n < %[4]d; n++) {
-					panel.draw(range, { palette, cursor: null, marks: [], stale: false }, size);
+					panel.draw(range, { palette, cursor: null, marks: [] }, size);
 					panel.canvas.getContext('2d').getImageData(0, 0, 1, 1); // waits until it is drawn
 				}
 				return performance.now() - began;

@@ -140,7 +140,7 @@ func TestPage(t *testing.T) {
 		until(t, "ten lines", func() bool { return p.count("cpu") >= 10 })
 		r.die()
 		died := time.Now()
-		until(t, "the message", func() bool { return strings.HasPrefix(p.text("#status"), "Connection lost at ") })
+		until(t, "the message", func() bool { return p.text("#status") == "Connection lost. Reconnecting." })
 		until(t, "the age of the last reading", func() bool { return regexp.MustCompile(`^ ?Last reading \d+s ago\.$`).MatchString(p.text("#detail")) })
 		if sent := r.sent(0); !slices.ContainsFunc(sent[len(sent)-3:], func(line string) bool { return valuesOf(line) == p.newest() }) {
 			t.Errorf("legend %q, not the last reading of %q", p.newest(), sent)
@@ -163,7 +163,7 @@ func TestPage(t *testing.T) {
 		r.rise(t)
 		gap := time.Since(died)
 		until(t, "the reconnection", func() bool {
-			return p.state() == "live" && strings.Contains(p.text("#status"), "Reconnected at ") && len(r.sent(1)) >= 5
+			return p.state() == "live" && strings.HasPrefix(p.text("#status"), "A reading every 100ms since ") && len(r.sent(1)) >= 5
 		})
 		p.stop(r)
 		lines := savedLines(t, p.saved("#saveData", ".txt"), "cpu")
@@ -376,16 +376,16 @@ func TestPage(t *testing.T) {
 		r := newRelay(t, base)
 		p := openTab(t, tabs, r.url(), "?read="+url.QueryEscape(evil)+"&interval="+url.QueryEscape(evil)+"&window=-1")
 		until(t, "the error messages", func() bool {
-			status := p.text("#status")
-			return strings.Contains(status, `Unknown reading "`+evil+`" (choose from cpu, cores,`) && strings.Contains(status, `Invalid interval "`+evil+`"`) &&
-				strings.Contains(status, `Invalid window "-1"`)
+			text := p.text("#complaint")
+			return strings.Contains(text, `Unknown reading "`+evil+`" (choose from cpu, cores,`) && strings.Contains(text, `Invalid interval "`+evil+`"`) &&
+				strings.Contains(text, `Invalid window "-1"`)
 		})
 		r.mu.Lock()
 		r.instead = "error: " + evil + "\n"
 		r.mu.Unlock()
 		p.click("#toggle")
 		p.click("#toggle")
-		until(t, "the server's error message", func() bool { return p.text("#status") == "Server: "+evil })
+		until(t, "the server's error message", func() bool { return p.text("#status") == "Server: "+evil+"." })
 		if evaluate[int](p, "document.querySelectorAll('img, #evil').length") != 0 {
 			t.Error("text became markup")
 		}

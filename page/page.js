@@ -40,7 +40,7 @@ function readAddress() {
 function change(name, value) {
 	settings[name] = value;
 	history.replaceState(null, '', `?read=${settings.read}&interval=${settings.interval}&window=${settings.window}`);
-	complaint = '';
+	page.complaint.textContent = '';
 	showSettings();
 	if (name === 'window') {
 		view.window = value;
@@ -137,21 +137,19 @@ async function openLog(file) {
 		view.window = Math.max((recording.last - recording.first) / 1000, 1);
 		view.follow();
 		showPanels();
-		say('log', `${shorten(file.name)}: ${readings} readings.`);
+		page.complaint.textContent = '';
+		say('log', `A log of ${readings} reading${readings === 1 ? '' : 's'}.`);
 	} catch (error) {
 		if (!(error instanceof SyntaxError || error instanceof DOMException)) throw error;
-		page.status.textContent = `${shorten(file.name)}: ${error.message}`;
+		page.complaint.textContent = `${shorten(file.name)}: ${error.message}.`;
 	}
 	invalidate();
 }
 
 // ---- Monitoring
 
-let complaint = ''; // about the address
-let lostAt = 0; // by the server's clock; 0 while connected
 const failures = []; // of readings, since the last line
-let failure = ''; // that the status shows while others arrive
-let titledAt = 0;
+let begun = 0; // when the stream began, by the server's clock; 0 before
 
 const now = () => Date.now() + offset;
 
@@ -161,51 +159,42 @@ const monitor = new Monitor({
 	line(text) {
 		// Each reading that fails has a line, in front of the line of the others.
 		if (text.startsWith('error: ')) {
-			failures.push(shorten(text.slice(7)));
-			if (failures.length >= settings.read.length) missing(failures.splice(0).join('; '));
+			failures.push(`Server: ${shorten(text.slice(7))}.`);
+			if (failures.length >= settings.read.length) lose(failures.splice(0).join(' '));
 			return;
 		}
-		let time;
+		const before = live.last;
 		try {
-			time = live.accept(text, now());
+			if (!live.accept(text, now())) return;
 		} catch (error) {
 			if (!(error instanceof SyntaxError)) throw error;
-			missing(`unexpected reply ${error.message}`);
+			lose(`Server: unexpected reply ${error.message}.`);
 			return;
 		}
-		if (time === undefined) return;
-		offset = time - Date.now();
-		const failed = failures.splice(0).join('; ');
-		if (!isIn('live') || failed !== failure) {
-			failure = failed;
-			sayLive();
+		const { last } = live;
+		offset = last - Date.now();
+		if (!begun) {
+			begun = last;
+			countCPUs();
 		}
-		if (Date.now() - titledAt > 900) showTitle();
-		invalidateIn(Math.max(0, rest - performance.now()));
+		const every = `A reading every ${formatDuration(settings.interval)} since ${clock(begun)}.`;
+		say('live', [every, ...failures.splice(0)].join(' '));
+		if (clock(last) !== clock(before)) showTitle(); // at most once a second
+		setTimeout(invalidate, rest - performance.now());
 	},
 
-	lost(reason) {
-		lostAt ||= now();
-		live.gap();
-		say('lost', reason ? `Retrying: ${reason}.` : `Connection lost at ${clock(lostAt)}. Reconnecting.`);
-		invalidate();
-	},
+	lost(reason) { lose(reason ? `Retrying: ${reason}.` : 'Connection lost. Reconnecting.'); },
 });
 
-function missing(why) {
+function lose(why) {
+	begun = 0;
 	live.gap();
-	say('lost', `Server: ${why}`);
-}
-
-function sayLive() {
-	let text = `A reading every ${formatDuration(settings.interval)}.`;
-	if (lostAt) text += ` Reconnected at ${clock(now())}.`;
-	lostAt = 0;
-	say('live', failure ? `${text} Server: ${failure}.` : text);
-	if (settings.read.includes('load') && !cpus) countCPUs();
+	say('lost', why);
+	invalidate();
 }
 
 async function countCPUs() {
+	if (cpus || !settings.read.includes('load')) return;
 	const response = await fetch('cores').catch(() => null);
 	if (response?.ok) cpus = (await response.text()).split(' ').length;
 	invalidate();
@@ -214,33 +203,31 @@ async function countCPUs() {
 const marksOf = ({ word }) => word === 'load' && cpus && !log ? [{ value: cpus, label: `CPUs: ${cpus}` }] : [];
 
 function say(state, text) {
+	if (isIn(state) && page.status.textContent === text) return;
 	document.body.dataset.state = state;
-	text = `${complaint} ${text}`.trim();
-	if (page.status.textContent !== text) page.status.textContent = text;
+	page.status.textContent = text;
 	showTitle();
 	showIcon();
 }
 
 // showTitle shows the newest number in the tab, which for many CPUs is that of the busiest.
 function showTitle() {
-	titledAt = Date.now();
 	const [{ word, title, newest, samples, format }] = panels;
 	const c = word === 'cores' && newest ? newest.indexOf(Math.max(...newest.filter(value => value >= 0))) : 0;
 	const text = newest ? `${format(newest[c] ?? NaN)} ${samples.names[c] ?? ''}` : title;
 	document.title = `${text} · ${source()}`;
 }
 
-// showIcon shows the dot of the button in the tab, filled while live.
+// showIcon shows the dot of the button in the tab.
 function showIcon() {
-	const { state } = document.body.dataset;
-	const hollow = { stopped: '#808890', log: '#808890', lost: '#d55e00', failed: '#d55e00' }[state];
+	const { backgroundColor, borderTopColor } = getComputedStyle(page.toggle, '::before');
 	const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="6"
-		fill="${hollow ? 'none' : '#009e73'}" stroke="${hollow ?? '#009e73'}" stroke-width="3"/></svg>`;
+		fill="${backgroundColor}" stroke="${borderTopColor}" stroke-width="3"/></svg>`;
 	page.icon.href = `data:image/svg+xml,${encodeURIComponent(svg)}`;
 }
 
 function start() {
-	lostAt = 0;
+	begun = 0;
 	page.toggle.textContent = 'Monitoring on: press to stop';
 	monitor.start(`${settings.read}?interval=${settings.interval}&time&header`, settings.interval);
 }
@@ -251,7 +238,7 @@ function stop() {
 }
 
 function toggle() {
-	complaint = '';
+	page.complaint.textContent = '';
 	if (log) returnToLive();
 	else if (monitor.running) {
 		stop();
@@ -273,7 +260,6 @@ function fail(error) {
 let palette;
 let pending = false;
 let rest = 0; // a line waits until this time for its frame
-let timer = 0;
 
 function invalidate() {
 	if (pending) return;
@@ -281,29 +267,21 @@ function invalidate() {
 	requestAnimationFrame(frame);
 }
 
-function invalidateIn(ms) {
-	timer ||= setTimeout(() => {
-		timer = 0;
-		invalidate();
-	}, ms);
-}
-
 function frame() {
 	const began = performance.now();
 	pending = false;
 	drawPanels();
 	rest = performance.now() + 3 * (performance.now() - began); // drawing takes a quarter of the time
-	if (isIn('lost')) invalidateIn(1000); // the time goes on
 }
 
 const isIn = state => document.body.dataset.state === state;
 const isPrinted = () => document.documentElement.hasAttribute('data-print');
 
 function drawPanels(size = isPrinted() ? PAPER : undefined) {
-	const { first, last } = shown(), stale = isIn('lost') || isIn('stopped');
+	const { first, last } = shown();
 	view.right = isIn('lost') || last === -Infinity ? now() : last;
 	view.oldest = Math.min(first, view.right);
-	for (const panel of panels) panel.draw(view.range, { palette, cursor, stale, marks: marksOf(panel) }, size);
+	for (const panel of panels) panel.draw(view.range, { palette, cursor, marks: marksOf(panel) }, size);
 	// What changes too often to be read out.
 	let text = log || isPrinted() ? spanText() : view.frozen ? `Frozen at ${spanText()}` : '';
 	const age = Math.round((now() - last) / 1000);
@@ -386,6 +364,7 @@ for (const type of ['beforeprint', 'afterprint']) {
 }
 on(window, 'unhandledrejection', ({ reason }) => fail(reason));
 on(window, 'error', ({ error }) => { if (error) fail(error); }); // without one, it is only a late layout
+setInterval(() => { if (isIn('lost')) invalidate(); }, 1000); // the time goes on
 on(document, 'visibilitychange', () => { if (!document.hidden) monitor.wake(); });
 
 page.choices.append(...WORDS.map(word => {
@@ -394,7 +373,7 @@ page.choices.append(...WORDS.map(word => {
 	title.textContent = describe(word).title;
 	return choice;
 }));
-complaint = readAddress();
+page.complaint.textContent = readAddress();
 view.window = settings.window;
 palette = readPalette();
 showSettings();

@@ -82,7 +82,6 @@ export class Panel {
 			return { item, button, texts, marker };
 		});
 		this.legend.replaceChildren(...this.#entries.map(({ item }) => item));
-		this.legend.tabIndex = this.wide ? 0 : -1; // it scrolls
 	}
 
 	// newest returns the last row that was received, or null.
@@ -90,9 +89,9 @@ export class Panel {
 
 	format = value => formatNumber(value, this.samples.decimals);
 
-	// draw draws the samples of a range. cursor is null, or has a time, and maybe a panel and a y. stale says that the
-	// newest values are old. scale is the number of pixels in each CSS pixel of size.
-	draw(range, { palette, cursor, marks, stale }, size = this.size) {
+	// draw draws the samples of a range. cursor is null, or has a time, and maybe a panel and a y. scale is the number
+	// of pixels in each CSS pixel of size.
+	draw(range, { palette, cursor, marks }, size = this.size) {
 		if (this.#names !== this.samples.names) this.#buildLegend();
 		const { width, height, scale } = size, pixel = 1 / scale;
 		this.frame = layout(this.samples, range, { width, height, pixel }, this.form, { limit: this.limit, marks });
@@ -105,7 +104,7 @@ export class Panel {
 		const chosen = spot?.chosen ?? this.#focused;
 		draw(this.#context, this.frame, palette, chosen, spot);
 		this.#showReadout(spot);
-		this.#showLegend(stale);
+		this.#showLegend();
 	}
 
 	get size() { return { width: this.plot.clientWidth, height: this.plot.clientHeight, scale: devicePixelRatio }; }
@@ -160,9 +159,8 @@ export class Panel {
 		return this.samples.names.map((_, c) => [newest?.[c], min[c], avg[c], max[c]].map(format));
 	}
 
-	#showLegend(stale) {
+	#showLegend() {
 		const { newest, frame: { neighbors = 1, most = 100 } } = this;
-		this.element.classList.toggle('stale', stale);
 		this.values().forEach((values, c) => {
 			const { button, texts } = this.#entries[c];
 			texts.forEach((text, i) => { if (text.data !== values[i]) text.data = values[i]; });

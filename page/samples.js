@@ -89,7 +89,7 @@ export class Recording {
 
 	get first() { return Math.min(...this.all.map(({ first }) => first)); }
 
-	get last() { return Math.max(...this.all.map(({ last }) => last)); }
+	get last() { return Math.max(...this.columns.map(({ samples }) => samples.last)); }
 
 	// of returns the samples of a reading, which may be empty.
 	of(word) {
@@ -111,13 +111,13 @@ export class Recording {
 		});
 	}
 
-	// accept takes a line, and returns its time, or undefined if the line only names columns. A line without a time
+	// accept takes a line, and reports whether it is a reading, and not only names of columns. A line without a time
 	// has the time now.
 	accept(line, now) {
 		const fields = line.trim().split(/\s+/);
 		if (fields[0] === '#') {
 			this.setColumns(fields.slice(fields[1] === 'time' ? 2 : 1));
-			return undefined;
+			return false;
 		}
 		const time = TIME.test(fields[0]) ? Date.parse(fields.shift()) : now;
 		if (this.width === 0) this.setColumns(fields.map((_, i) => `column${i + 1}`));
@@ -129,7 +129,7 @@ export class Recording {
 			samples.add(time, places.map(i => Number(fields[i])));
 		}
 		this.limit();
-		return time;
+		return true;
 	}
 
 	gap() {

@@ -82,7 +82,7 @@ export async function readLog(file) {
 		if (line.trim() === '') return;
 		if (line.startsWith('#')) recording.gap(); // a new run
 		try {
-			if (recording.accept(line, file.lastModified - 1000 * (lines.length - 1 - i)) !== undefined) readings++;
+			if (recording.accept(line, file.lastModified - 1000 * (lines.length - 1 - i))) readings++;
 		} catch (error) {
 			if (!(error instanceof SyntaxError)) throw error;
 			throw new SyntaxError(`line ${i + 1} is not a reading: ${error.message}`, { cause: error });
