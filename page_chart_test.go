@@ -230,7 +230,7 @@ func testPanels(t *testing.T, p *tab, r *relay) {
 	if got, want := evaluate[[]string](p, "[...document.querySelectorAll('h2')].map(h => h.textContent)"), []string{"CPU utilization (%)", "Load average"}; !slices.Equal(got, want) {
 		t.Errorf("titles %q, want %q", got, want)
 	}
-	until(t, "the number of CPUs", func() bool { return inPage[bool](p, "return page.panels[1].frame.marks[0]?.value === 2") })
+	until(t, "the number of CPUs", func() bool { return inPage[bool](p, "return page.panels[1].frame.cpus === 2") })
 	p.choose("cpu,modes")
 	until(t, "readings of the others", func() bool { return p.count("modes") >= 5 })
 	p.do(chromedp.SetValue(chromedp.CSS("#interval"), "0.2"))
@@ -581,12 +581,12 @@ func BenchmarkPageFrame(b *testing.B) {
 				const [{ Panel }, { readPalette }, { Samples }] = await Promise.all(['panel', 'drawing', 'samples'].map(load));
 				const samples = new Samples(Array.from({ length: %[3]d }, (_, c) => 'cpu' + c));
 				for (let i = 0; i < %[2]d; i++) samples.add(1000 * i, samples.names.map((_, c) => 100 / %[3]d * Math.abs(Math.sin(i * (c + 3) / 70))));
-				const panel = new Panel(%[1]q, samples, {}), palette = readPalette();
+				const view = { range: { begin: 0, end: samples.last } }, panel = new Panel(%[1]q, samples, view), palette = readPalette();
 				document.querySelector('#panels').replaceChildren(panel.element);
-				const range = { begin: 0, end: samples.last }, size = { width: 1232, height: 600, scale: 1 };
+				const size = { width: 1232, height: 600, scale: 1 };
 				const began = performance.now();
 				for (let n = 0; n < %[4]d; n++) {
-					panel.draw(range, { palette, cursor: null, marks: [] }, size);
+					panel.draw(palette, 0, size);
 					panel.canvas.getContext('2d').getImageData(0, 0, 1, 1); // waits until it is drawn
 				}
 				return performance.now() - began;

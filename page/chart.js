@@ -11,8 +11,7 @@ export function formOf(word, columns) {
 }
 
 // layout returns a frame: the area of the curves, its axes, and the values of the samples at each step. size has
-// width, height and the width of a pixel; axis has the limit of the values, if there is one, and marks, which are
-// values that get a labeled line.
+// width, height and the width of a pixel; axis has the limit of the values and the number of CPUs, if there is one.
 export function layout(samples, range, size, form, axis) {
 	const { left, top } = MARGIN;
 	const { begin, end } = range, length = end - begin;
@@ -106,15 +105,15 @@ function spacing(frame) {
 }
 
 // valueAxis returns the scale and its ticks: from 0 to the limit, or, without one, between round numbers.
-function valueAxis({ min, max, height, bottom }, { limit, marks = [] }) {
-	const known = [0, ...max, ...min, ...marks.map(({ value }) => value)].filter(value => !Number.isNaN(value));
+function valueAxis({ min, max, height, bottom }, { limit, cpus = 0 }) {
+	const known = [0, cpus, ...max, ...min].filter(value => !Number.isNaN(value));
 	const [least, most] = limit ? [0, limit] : [Math.min(...known), Math.max(...known)];
 	const step = roundOver(Math.max(most - least, 0.5) / (height < 70 ? 1 : height < 170 ? 2 : 5));
 	const from = Math.floor(least / step), to = Math.max(Math.ceil(+(most / step).toPrecision(9)), from + 1);
 	const y = value => bottom - (value / step - from) / (to - from) * height;
 	const valueTicks = [];
 	for (let k = from; k <= to; k++) valueTicks.push({ y: y(k * step), label: `${+(k * step).toPrecision(6)}` });
-	return { y, most: to * step, valueTicks, base: y(Math.max(from, 0) * step), marks };
+	return { y, most: to * step, valueTicks, base: y(Math.max(from, 0) * step), cpus };
 }
 
 // roundOver returns 1, 2, 5 or 10 times a power of ten that is not below the number.
@@ -139,13 +138,14 @@ const STEPS = [
 	3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800,
 ];
 
-// timeTicks returns round local times, far enough apart for their labels.
+// timeTicks returns round local times, far enough apart for their labels. At midnight, a label is the date.
 function timeTicks({ x, begin, end, width }) {
 	const step = STEPS.find(seconds => seconds * width / (end - begin) * 1000 >= 84) ?? STEPS.at(-1);
-	const label = time => step < 86400 ? clock(time, step).slice(0, step < 60 ? 10 : 5) : date(time).slice(0, 6);
 	const zone = new Date(begin).getTimezoneOffset() * 60, ticks = [];
 	for (let seconds = Math.ceil((begin / 1000 - zone) / step) * step + zone; seconds * 1000 <= end; seconds += step) {
-		ticks.push({ x: x(seconds * 1000), label: label(seconds * 1000) });
+		const time = seconds * 1000, text = clock(time, step);
+		const label = text.startsWith('00:00:00') ? date(time).slice(0, 6) : step < 60 ? text : text.slice(0, 5);
+		ticks.push({ x: x(time), label });
 	}
 	return ticks;
 }

@@ -68,7 +68,7 @@ function drawGrid(ctx, { left, top, width, height, bottom, base, timeTicks, valu
 	for (const y of [base, bottom]) rule(ctx, palette.rule, left, y, width, 1);
 }
 
-function drawLabels(ctx, { left, right, bottom, timeTicks, valueTicks, marks = [], y, top }, palette) {
+function drawLabels(ctx, { left, right, bottom, timeTicks, valueTicks, cpus, y, top }, palette) {
 	ctx.font = '12px system-ui, sans-serif';
 	ctx.textBaseline = 'middle';
 	ctx.fillStyle = palette.quiet;
@@ -76,12 +76,11 @@ function drawLabels(ctx, { left, right, bottom, timeTicks, valueTicks, marks = [
 	for (const { y: at, label } of valueTicks) ctx.fillText(label, left - 8, at + 0.5, left - 8);
 	ctx.textAlign = 'center';
 	for (const { x, label } of timeTicks) ctx.fillText(label, x, bottom + 15);
+	if (!cpus) return;
+	const at = y(cpus);
+	for (let x = left; x < right; x += 10) rule(ctx, palette.quiet, x, at, Math.min(6, right - x), 1);
 	ctx.textAlign = 'right';
-	for (const { value, label } of marks) {
-		const at = y(value);
-		for (let x = left; x < right; x += 10) rule(ctx, palette.quiet, x, at, Math.min(6, right - x), 1);
-		ctx.fillText(label, right, at - top < 14 ? at + 9 : at - 8);
-	}
+	ctx.fillText(`CPUs: ${cpus}`, right, at - top < 14 ? at + 9 : at - 8);
 }
 
 function trace(xs, ys, path = new Path2D()) {

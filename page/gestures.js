@@ -1,25 +1,32 @@
-// Gestures on a chart: a pointer that rests or moves, a drag, a wheel, two fingers.
+// Gestures on the chart of a panel, and its keys: they move the cursor, and the time in view.
+
+import { clamp } from './view.js';
 
 const SLOP = 5; // pixels that a press may move before it is a drag
 
-// listen calls point(x, y) where a pointer is, leave() when it has left, pan(pixels) for a drag to the right,
-// zoom(factor, x) for a wheel or a pinch, follow() for a double click, and key(event).
-export function listen(canvas, { point, leave, pan, zoom, follow, key }) {
+export function listen(panel) {
+	const { canvas, view } = panel, { classList } = canvas;
 	const pressed = new Map(); // from the id of a pointer to its newest x
-	const { classList } = canvas;
-	const on = (type, act, options) => canvas.addEventListener(type, act, options);
 	let start = 0;
+	const on = (type, act, options) => canvas.addEventListener(type, act, options);
+	const point = ({ offsetX, offsetY }) => view.point({ panel, time: panel.frame.time(offsetX), y: offsetY });
+	const leave = () => view.point(null);
+	const zoom = (factor, x) => view.zoom(factor, panel.frame.time(x));
+	const pan = pixels => {
+		const { begin, end, width } = panel.frame;
+		view.pan((begin - end) / width * pixels);
+	};
 
 	on('pointerdown', event => {
 		if (event.button !== 0 || pressed.size === 2) return;
 		pressed.set(event.pointerId, start = event.offsetX);
-		point(start, event.offsetY);
+		point(event);
 	});
 
 	on('pointermove', event => {
 		const x = event.offsetX, before = pressed.get(event.pointerId);
 		if (before === undefined) {
-			point(x, event.offsetY);
+			point(event);
 			return;
 		}
 		if (pressed.size === 2) {
@@ -54,7 +61,22 @@ export function listen(canvas, { point, leave, pan, zoom, follow, key }) {
 		event.preventDefault();
 	}, { passive: false });
 
-	on('dblclick', follow);
-	on('keydown', key);
+	on('keydown', event => {
+		const { samples, frame: { begin, end } } = panel;
+		const at = samples.since(view.cursor?.time ?? end + 1), home = samples.since(begin);
+		const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: home, End: samples.end - 1 }[event.key];
+		const pages = { PageUp: -1, PageDown: 1 }[event.key];
+		if (event.key === 'Escape') leave();
+		else if (pages) view.pan(pages * (end - begin));
+		else if (to !== undefined && samples.count) {
+			const time = samples.time(clamp(to, samples.begin, samples.end - 1));
+			view.point({ time });
+			view.reveal(time);
+		} else return;
+		if (event.key === 'End') view.follow();
+		event.preventDefault();
+	});
+
+	on('dblclick', () => view.follow());
 	on('blur', leave);
 }

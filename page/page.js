@@ -54,7 +54,6 @@ function change(name, value) {
 function zoom(factor) {
 	if (view.frozen) view.zoom(factor, (view.range.begin + view.range.end) / 2);
 	else change('window', clamp(settings.window * factor, ...WINDOW_LIMITS));
-	invalidate();
 }
 
 function showSettings() {
@@ -72,36 +71,24 @@ function fill(select, choices, value) {
 // ---- What is shown: the readings of the server, or a log.
 
 export const live = new Recording();
-export const view = new View();
+export const view = new View(invalidate);
 let log = null; // {recording, name}, while a log is shown
 export let panels = [];
 let offset = 0; // of the server's clock, ms
 let cpus = 0; // of the server, once it is known
-let cursor = null; // null, or the time that is pointed at or chosen with a key, and where
 
 const shown = () => log?.recording ?? live;
 const source = () => log?.name ?? location.host;
 
 function showPanels() {
 	const words = log ? [...log.recording.series.keys()] : settings.read;
-	cursor = null;
+	view.point(null);
 	page.host.textContent = source();
-	panels = words.map(word => new Panel(word, shown().of(word), {
-		changed: invalidate, follow, key: moveCursor, point: act(to => { cursor = to; }),
-		pan: act(ms => view.pan(ms)), zoom: act((factor, time) => view.zoom(factor, time)),
-	}));
+	panels = words.map(word => new Panel(word, shown().of(word), view));
 	sizes.disconnect();
 	page.panels.replaceChildren(...panels.map(panel => panel.element));
 	for (const { plot } of panels) sizes.observe(plot);
 }
-
-// act returns a function that also draws anew.
-const act = change => (...values) => {
-	change(...values);
-	invalidate();
-};
-
-const follow = act(() => view.follow());
 
 function returnToLive() {
 	if (log) {
@@ -111,22 +98,7 @@ function returnToLive() {
 		live.gap();
 		start();
 	}
-	follow();
-}
-
-function moveCursor(event, { samples, begin, end }) {
-	const at = samples.since(cursor?.time ?? end + 1);
-	const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: samples.since(begin), End: samples.end - 1 }[event.key];
-	const pages = { PageUp: -1, PageDown: 1 }[event.key];
-	if (event.key === 'Escape') cursor = null;
-	else if (pages) view.pan(pages * (end - begin));
-	else if (to !== undefined && samples.count) {
-		cursor = { time: samples.time(clamp(to, samples.begin, samples.end - 1)) };
-		view.reveal(cursor.time);
-	} else return;
-	if (event.key === 'End') view.follow();
-	event.preventDefault();
-	invalidate();
+	view.follow();
 }
 
 async function openLog(file) {
@@ -143,7 +115,6 @@ async function openLog(file) {
 		if (!(error instanceof SyntaxError || error instanceof DOMException)) throw error;
 		page.complaint.textContent = `${shorten(file.name)}: ${error.message}.`;
 	}
-	invalidate();
 }
 
 // ---- Monitoring
@@ -199,8 +170,6 @@ async function countCPUs() {
 	if (response?.ok) cpus = (await response.text()).split(' ').length;
 	invalidate();
 }
-
-const marksOf = ({ word }) => word === 'load' && cpus && !log ? [{ value: cpus, label: `CPUs: ${cpus}` }] : [];
 
 function say(state, text) {
 	if (isIn(state) && page.status.textContent === text) return;
@@ -281,7 +250,7 @@ function drawPanels(size = isPrinted() ? PAPER : undefined) {
 	const { first, last } = shown();
 	view.right = isIn('lost') || last === -Infinity ? now() : last;
 	view.oldest = Math.min(first, view.right);
-	for (const panel of panels) panel.draw(view.range, { palette, cursor, marks: marksOf(panel) }, size);
+	for (const panel of panels) panel.draw(palette, panel.word === 'load' && !log ? cpus : 0, size);
 	// What changes too often to be read out.
 	let text = log || isPrinted() ? spanText() : view.frozen ? `Frozen at ${spanText()}` : '';
 	const age = Math.round((now() - last) / 1000);
@@ -291,8 +260,8 @@ function drawPanels(size = isPrinted() ? PAPER : undefined) {
 }
 
 function spanText() {
-	const { begin, end } = view.range;
-	return `${date(begin)}, ${clock(begin)} – ${clock(end)} (${zone(end)}).`;
+	const { begin, end } = view.range, day = date(end) === date(begin) ? '' : `${date(end)}, `;
+	return `${date(begin)}, ${clock(begin)} – ${day}${clock(end)} (${zone(end)}).`;
 }
 
 // ---- Events
@@ -322,10 +291,7 @@ on(page.choices, 'change', event => {
 	else event.target.checked = true; // one remains
 });
 on(window, 'pointerdown', event => {
-	if (cursor && event.target.tagName !== 'CANVAS') {
-		cursor = null;
-		invalidate();
-	}
+	if (event.target.tagName !== 'CANVAS') view.point(null);
 });
 
 on(window, 'keydown', event => {
@@ -333,7 +299,7 @@ on(window, 'keydown', event => {
 	const isControl = event.target.closest('button, select, input');
 	if ('+='.includes(event.key)) zoom(0.5);
 	else if (event.key === '-') zoom(2);
-	else if (event.key === 'End' && !isControl) follow();
+	else if (event.key === 'End' && !isControl) view.follow();
 	else if (event.key === ' ' && !isControl) {
 		if (!event.repeat) toggle();
 	} else return;

@@ -16,11 +16,9 @@ export class Panel {
 	#pinned = -1; // the column chosen in the legend
 	#hovered = -1; // the one pointed at in the legend
 
-	// page has the functions changed(), point({panel, time, y} or null), key(event, frame), pan(ms),
-	// zoom(factor, time) and follow().
-	constructor(word, samples, page) {
+	constructor(word, samples, view) {
 		const { title, limit } = describe(word);
-		Object.assign(this, { word, title, limit, samples, page });
+		Object.assign(this, { word, title, limit, samples, view });
 		this.frame = null; // the last
 		this.#build();
 	}
@@ -39,21 +37,13 @@ export class Panel {
 		this.canvas.ariaLabel = `${this.title}: arrow keys show the values at a time`;
 		this.legend.ariaLabel = `${this.title}: newest value, minimum, average and maximum of each column`;
 		this.#context = this.canvas.getContext('2d');
-		const { page } = this;
-		listen(this.canvas, {
-			point: (x, y) => page.point({ panel: this, time: this.frame.time(x), y }),
-			leave: () => page.point(null),
-			pan: pixels => page.pan(-pixels / this.frame.width * (this.frame.end - this.frame.begin)),
-			zoom: (factor, x) => page.zoom(factor, this.frame.time(x)),
-			follow: page.follow,
-			key: event => page.key(event, this.frame),
-		});
+		listen(this);
 		for (const type of ['pointerover', 'pointerout', 'focusin', 'focusout', 'click']) {
 			this.legend.addEventListener(type, event => {
 				const c = this.#entries.findIndex(({ button }) => button.contains(event.target));
 				if (type === 'click') this.#pin(c);
 				else this.#hovered = type.endsWith('out') ? -1 : c;
-				page.changed();
+				this.view.changed();
 			});
 		}
 	}
@@ -89,13 +79,14 @@ export class Panel {
 
 	format = value => formatNumber(value, this.samples.decimals);
 
-	// draw draws the samples of a range. cursor is null, or has a time, and maybe a panel and a y. scale is the number
-	// of pixels in each CSS pixel of size.
-	draw(range, { palette, cursor, marks }, size = this.size) {
+	// draw draws what is in view, and a line at the number of CPUs, if there is one. scale is the number of pixels in
+	// each CSS pixel of size.
+	draw(palette, cpus, size = this.size) {
 		if (this.#names !== this.samples.names) this.#buildLegend();
 		const { width, height, scale } = size, pixel = 1 / scale;
-		this.frame = layout(this.samples, range, { width, height, pixel }, this.form, { limit: this.limit, marks });
-		const spot = this.#spot(cursor);
+		const axis = { limit: this.limit, cpus };
+		this.frame = layout(this.samples, this.view.range, { width, height, pixel }, this.form, axis);
+		const spot = this.#spot;
 		const pixels = { width: Math.round(width * scale), height: Math.round(height * scale) };
 		const { canvas } = this;
 		if (canvas.width !== pixels.width || canvas.height !== pixels.height) Object.assign(canvas, pixels);
@@ -112,8 +103,8 @@ export class Panel {
 	get #focused() { return this.#hovered >= 0 ? this.#hovered : this.#pinned; }
 
 	// spot returns the sample at the cursor and the column in focus there, or null.
-	#spot(cursor) {
-		const { frame } = this;
+	get #spot() {
+		const { frame, view: { cursor } } = this;
 		if (!cursor || cursor.time < frame.begin || cursor.time > frame.end) return null;
 		const index = locate(frame, cursor.time);
 		let chosen = this.#focused;

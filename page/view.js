@@ -1,15 +1,18 @@
-// The time that the charts show: the newest seconds, or a part that stands still.
+// The time that the charts show: the newest seconds, or a part that stands still; and the cursor.
 
 export const WINDOW_LIMITS = [1, 7 * 86400];
 
 export const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 
 export class View {
-	constructor() {
+	// changed is called after each change.
+	constructor(changed) {
+		this.changed = changed;
 		this.window = 60; // seconds
 		this.right = 0; // the end of the newest seconds
 		this.oldest = 0; // nothing was received before
 		this.frozen = null;
+		this.cursor = null; // null, or a time, and where a pointer is also {panel, y}
 	}
 
 	get range() { return this.frozen ?? { begin: this.right - 1000 * this.window, end: this.right }; }
@@ -19,6 +22,7 @@ export class View {
 		const latest = this.right - length;
 		begin = clamp(begin, Math.min(this.oldest, latest), latest);
 		this.frozen = { begin, end: begin + length };
+		this.changed();
 	}
 
 	pan(ms) {
@@ -33,11 +37,19 @@ export class View {
 		this.show(time - (time - begin) * length / (end - begin), length);
 	}
 
+	point(cursor) {
+		this.cursor = cursor;
+		this.changed();
+	}
+
 	// reveal moves the view if a time is outside of it.
 	reveal(time) {
 		const { begin, end } = this.range;
 		if (time < begin || time > end) this.pan(time < begin ? time - begin : time - end);
 	}
 
-	follow() { this.frozen = null; }
+	follow() {
+		this.frozen = null;
+		this.changed();
+	}
 }
