@@ -229,13 +229,8 @@ type tab struct {
 
 	mu       sync.Mutex
 	console  []string
-	requests []request
+	requests []string
 	expected []string // regular expressions
-}
-
-type request struct {
-	url string
-	at  time.Time
 }
 
 func openTab(t *testing.T, browserContext context.Context, base, query string) *tab {
@@ -251,9 +246,9 @@ func openTab(t *testing.T, browserContext context.Context, base, query string) *
 				t.Errorf("message in the console: %s", message)
 			}
 		}
-		for _, request := range p.requests {
-			if !strings.HasPrefix(request.url, base) && !regexp.MustCompile("^(data|blob):").MatchString(request.url) {
-				t.Errorf("request to %s", request.url)
+		for _, url := range p.requests {
+			if !strings.HasPrefix(url, base) && !regexp.MustCompile("^(data|blob):").MatchString(url) {
+				t.Errorf("request to %s", url)
 			}
 		}
 	})
@@ -268,7 +263,7 @@ func openTab(t *testing.T, browserContext context.Context, base, query string) *
 		case *log.EventEntryAdded:
 			p.console = append(p.console, e.Entry.Text)
 		case *network.EventRequestWillBeSent:
-			p.requests = append(p.requests, request{e.Request.URL, time.Now()})
+			p.requests = append(p.requests, e.Request.URL)
 		}
 	})
 	if err != nil {

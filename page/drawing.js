@@ -152,15 +152,11 @@ function drawStack(ctx, frame, palette, chosen) {
 	for (const { xs, edges } of all) for (const edge of edges) ctx.stroke(trace(xs, edge));
 }
 
-const heat = document.createElement('canvas');
-
 // drawHeat draws a row for each column, or for so many neighbors, of which the hottest counts.
 function drawHeat(ctx, frame, palette, chosen) {
 	const { left, top, width, height, pixel, y, rows, neighbors, samples, high, xs } = frame;
 	const columns = samples.names.length, steps = xs.length, pixels = Math.max(1, Math.round(width / pixel));
-	if (heat.width !== pixels || heat.height !== rows) Object.assign(heat, { width: pixels, height: rows });
-	const heatContext = heat.getContext('2d');
-	const image = heatContext.createImageData(pixels, rows);
+	const image = new ImageData(pixels, rows);
 	const data = new Uint32Array(image.data.buffer);
 	const extents = spans(frame, pixels);
 	for (let row = 0; row < rows; row++) {
@@ -172,7 +168,8 @@ function drawHeat(ctx, frame, palette, chosen) {
 			if (color) data.fill(color, row * pixels + begin, row * pixels + end);
 		});
 	}
-	heatContext.putImageData(image, 0, 0);
+	const heat = new OffscreenCanvas(pixels, rows);
+	heat.getContext('2d').putImageData(image, 0, 0);
 	ctx.imageSmoothingEnabled = false;
 	ctx.drawImage(heat, left, top, width, height);
 	rule(ctx, palette.rule, left, top + height, width, 1);

@@ -88,6 +88,7 @@ function showPanels() {
 	sizes.disconnect();
 	page.panels.replaceChildren(...panels.map(panel => panel.element));
 	for (const { plot } of panels) sizes.observe(plot);
+	drawPanels(); // before a pointer moves on them
 }
 
 function returnToLive() {

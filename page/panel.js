@@ -10,7 +10,6 @@ import { clock, formatNumber } from './text.js';
 export const clone = id => document.getElementById(id).content.cloneNode(true).firstElementChild;
 
 export class Panel {
-	#context;
 	#entries = []; // of the legend
 	#names = []; // that the legend has
 	#pinned = -1; // the column chosen in the legend
@@ -19,7 +18,6 @@ export class Panel {
 	constructor(word, samples, view) {
 		const { title, limit } = describe(word);
 		Object.assign(this, { word, title, limit, samples, view });
-		this.frame = null; // the last
 		this.#build();
 	}
 
@@ -36,7 +34,6 @@ export class Panel {
 		this.h2.textContent = this.element.ariaLabel = this.title;
 		this.canvas.ariaLabel = `${this.title}: arrow keys show the values at a time`;
 		this.legend.ariaLabel = `${this.title}: newest value, minimum, average and maximum of each column`;
-		this.#context = this.canvas.getContext('2d');
 		listen(this);
 		for (const type of ['pointerover', 'pointerout', 'focusin', 'focusout', 'click']) {
 			this.legend.addEventListener(type, event => {
@@ -79,21 +76,19 @@ export class Panel {
 
 	format = value => formatNumber(value, this.samples.decimals);
 
-	// draw draws what is in view, and a line at the number of CPUs, if there is one. scale is the number of pixels in
-	// each CSS pixel of size.
+	// draw draws what is in view, and a line at the number of CPUs, if there is one. size has width, height, and scale,
+	// the number of pixels in a CSS pixel.
 	draw(palette, cpus, size = this.size) {
 		if (this.#names !== this.samples.names) this.#buildLegend();
 		const { width, height, scale } = size, pixel = 1 / scale;
 		const axis = { limit: this.limit, cpus };
 		this.frame = layout(this.samples, this.view.range, { width, height, pixel }, this.form, axis);
 		const spot = this.#spot;
-		const pixels = { width: Math.round(width * scale), height: Math.round(height * scale) };
-		const { canvas } = this;
-		if (canvas.width !== pixels.width || canvas.height !== pixels.height) Object.assign(canvas, pixels);
-		this.#context.setTransform(scale, 0, 0, scale, 0, 0);
-		this.#context.clearRect(0, 0, width, height);
-		const chosen = spot?.chosen ?? this.#focused;
-		draw(this.#context, this.frame, palette, chosen, spot);
+		const ctx = this.canvas.getContext('2d');
+		this.canvas.width = Math.round(width * scale); // clears it
+		this.canvas.height = Math.round(height * scale);
+		ctx.scale(scale, scale);
+		draw(ctx, this.frame, palette, spot?.chosen ?? this.#focused, spot);
 		this.#showReadout(spot);
 		this.#showLegend();
 	}
