@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -19,8 +21,6 @@ type gate struct {
 	interval     time.Duration // between lines; 0: that of the lines themselves
 	all          bool          // whether every column counts, as those of standard input do
 
-	names  []string
-	groups [][]int   // the columns that count; those of cores are one group, because a CPU may be offline
 	last   time.Time // of the line before; zero at the beginning of a run
 	gaps   []time.Duration
 	held   time.Duration // since the last break
@@ -33,9 +33,6 @@ type gate struct {
 func (g *gate) show(l line) error {
 	if l.begins {
 		g.last, g.held, g.gaps = time.Time{}, 0, nil
-	}
-	if !slices.Equal(g.names, l.names) {
-		g.names, g.groups = l.names, g.counting(l.names)
 	}
 	since, broken := g.since(l.at)
 	holds := g.holds(l)
@@ -89,66 +86,56 @@ func (g *gate) usual(d time.Duration) time.Duration {
 	return usual
 }
 
-// counting returns the columns that count among those with these names.
-func (g *gate) counting(names []string) (groups [][]int) {
-	cores := map[string]int{} // the group of a host's cores
-	for i, name := range names {
+// counted returns the numbers of a line that count. Those of a host's cores are
+// one extent, because a CPU may be offline.
+func (g *gate) counted(l line) (all []*extent) {
+	cores := map[string]*extent{}
+	for i, name := range l.names {
 		host, w, column := columnOf(name)
-		switch n, known := cores[host]; {
+		e := new(extent)
+		switch {
 		case g.all:
-			groups = append(groups, []int{i})
-		case w == coresWord && known:
-			groups[n] = append(groups[n], i)
 		case w == coresWord:
-			cores[host] = len(groups)
-			fallthrough
-		case column == 0:
-			groups = append(groups, []int{i})
+			e = cmp.Or(cores[host], e)
+			cores[host] = e
+		case column > 0:
+			continue
 		}
+		e.add(l.value(i))
+		all = append(all, e)
 	}
-	return groups
+	return all
 }
 
 func (g *gate) holds(l line) bool {
-	onlyAbove := math.IsNaN(g.below)
-	for _, columns := range g.groups {
-		var known extent
-		for _, i := range columns {
-			known.add(l.value(i))
-		}
-		switch {
-		case onlyAbove && known.n > 0 && known.max > g.above:
-			return true
-		case onlyAbove:
-		case known.n == 0 || known.max >= g.below || known.min <= g.above:
-			return false
-		}
+	counted := g.counted(l)
+	if math.IsNaN(g.below) {
+		return slices.ContainsFunc(counted, func(e *extent) bool { return e.n > 0 && e.max > g.above })
 	}
-	return !onlyAbove && len(g.groups) > 0
+	outside := func(e *extent) bool { return e.n == 0 || e.max >= g.below || e.min <= g.above }
+	return len(counted) > 0 && !slices.ContainsFunc(counted, outside)
 }
 
-func (g *gate) limits() string {
-	switch {
-	case math.IsNaN(g.above):
-		return fmt.Sprintf("below %v", g.below)
-	case math.IsNaN(g.below):
-		return fmt.Sprintf("above %v", g.above)
-	}
-	return fmt.Sprintf("above %v and below %v", g.above, g.below)
-}
-
-// text returns how long the condition has held: below 10 for 3 of 5 s.
+// text returns the condition, and how long it has held: below 10 for 3 of 5 s.
 func (g *gate) text(held time.Duration) string {
-	if g.hold == 0 {
-		return g.limits()
+	var limits []string
+	if !math.IsNaN(g.above) {
+		limits = append(limits, fmt.Sprintf("above %v", g.above))
 	}
-	return fmt.Sprintf("%s for %v of %v s", g.limits(), held.Round(100*time.Millisecond).Seconds(), g.hold.Seconds())
+	if !math.IsNaN(g.below) {
+		limits = append(limits, fmt.Sprintf("below %v", g.below))
+	}
+	text := strings.Join(limits, " and ")
+	if g.hold > 0 {
+		text += fmt.Sprintf(" for %v of %v s", held.Round(100*time.Millisecond).Seconds(), g.hold.Seconds())
+	}
+	return text
 }
 
 // missed returns the condition, and for how long it has held at most.
 func (g *gate) missed() string {
 	if g.hold == 0 {
-		return g.limits()
+		return g.text(0)
 	}
 	return g.text(g.most) + " at most"
 }
