@@ -144,68 +144,60 @@ func usagef(format string, args ...any) error {
 // follow operands, short options may be joined (-lv), and the value of a short
 // option may follow directly (-i2).
 func getopt(args []string, set func(o option, form, value string) error, operand func(string)) error {
-	onlyOperands := false
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
 		switch {
-		case arg == "--" && !onlyOperands:
-			onlyOperands = true
-			continue
-		case onlyOperands, arg == "-", !strings.HasPrefix(arg, "-"):
+		case arg == "--":
+			for _, arg := range args {
+				operand(arg)
+			}
+			return nil
+		case arg == "-", !strings.HasPrefix(arg, "-"):
 			operand(arg)
 			continue
 		}
-		for _, typed := range optionsIn(arg) {
-			form, value, valued := strings.Cut(typed, "=")
-			o, ok := optionOf(form)
-			switch {
-			case !ok:
-				return unknownOption(form)
-			case valued && o.arg == "":
-				return usagef("%s takes no value%s", form, valueHint(form, strings.TrimPrefix(value, "=")))
-			case o.arg == "":
-				value = "true"
-			case !valued && len(args) == 0:
-				return usagef("%s requires an argument", form)
-			case !valued:
-				value, args = args[0], args[1:]
-			}
-			if err := set(o, form, value); err != nil {
-				return err
-			}
+		form, value, valued := cutOption(arg)
+		o, ok := optionOf(form)
+		switch {
+		case !ok:
+			return unknownOption(form)
+		case o.arg == "" && !valued:
+			value = "true"
+		case o.arg == "" && !strings.HasPrefix(form, "--") && !isValue(value):
+			value, args = "true", append([]string{"-" + value}, args...)
+		case o.arg == "":
+			return usagef("%s takes no value%s", form, valueHint(form, strings.TrimPrefix(value, "=")))
+		case !valued && len(args) == 0:
+			return usagef("%s requires an argument", form)
+		case !valued:
+			value, args = args[0], args[1:]
+		}
+		if err := set(o, form, value); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// optionsIn returns the options in an argument, as name or name=value. Joined short
-// options are separated: -lvi2 becomes -l, -v and -i=2. What follows an option
-// without an argument and cannot be an option, as in -l5000, becomes its value,
-// so that the message can say what to do instead.
-func optionsIn(arg string) (forms []string) {
+// cutOption splits an argument into an option and what follows it: --name=value,
+// or a letter and the rest.
+func cutOption(arg string) (form, rest string, found bool) {
+	form, rest, found = strings.Cut(arg, "=")
 	if strings.HasPrefix(arg, "--") {
-		return []string{arg}
+		return form, rest, found
 	}
-	name, _, _ := strings.Cut(arg, "=")
-	if _, ok := optionOf("-" + name); ok && len(name) > 2 { // -version is not -v -e rsion
-		return []string{"-" + arg}
+	if _, ok := optionOf("-" + form); ok { // -version is not -v -e rsion
+		return "-" + form, rest, found
 	}
-	for rest := arg[1:]; rest != ""; {
-		_, size := utf8.DecodeRuneInString(rest)
-		name := "-" + rest[:size]
-		rest = rest[size:]
-		if o, ok := optionOf(name); ok && rest != "" && (o.arg != "" || isValue(rest)) {
-			return append(forms, name+"="+rest)
-		}
-		forms = append(forms, name)
-	}
-	return forms
+	_, size := utf8.DecodeRuneInString(arg[1:])
+	return arg[:1+size], arg[1+size:], len(arg) > 1+size
 }
 
-// isValue reports whether what follows a short option cannot be more options.
+// isValue reports whether what follows a short option without an argument cannot
+// be more options, as in -l5000, so that the message can say what to do instead.
 func isValue(rest string) bool {
-	return rest[0] == '=' || isNumber(rest) && (len(rest) > 2 || !strings.ContainsAny(rest, "146"))
+	return strings.ContainsAny(rest[:1], "=-") || isNumber(rest) && (len(rest) > 2 || !strings.ContainsAny(rest, "146"))
 }
 
 func unknownOption(name string) error {
