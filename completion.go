@@ -9,11 +9,12 @@ const completionShells = "bash zsh fish"
 
 // completeArg returns what completes an argument of an option: a command for
 // bash, an action for zsh, and options of the command complete for fish.
-func completeArg(arg, readings string) (bash, zsh, fish string) {
+func completeArg(arg string) (bash, zsh, fish string) {
+	list := strings.Join(words[:readings], " ")
 	switch arg {
 	case "WORDS": // separated by commas: only the last word is completed
-		bash = `COMPREPLY=($(compgen -P "${cur%"${cur##*,}"}" -W "` + readings + `" -- "${cur##*,}"))`
-		return bash, "_values -s , reading " + readings, " -x -a '(__fish_append , " + readings + ")'"
+		bash = `COMPREPLY=($(compgen -P "${cur%"${cur##*,}"}" -W "` + list + `" -- "${cur##*,}"))`
+		return bash, "_values -s , reading " + list, " -x -a '(__fish_append , " + list + ")'"
 	case "PATH": // in bash by readline, which quotes spaces; bash 3.2 has no compopt
 		return "compopt -o default 2>/dev/null", "_files", " -r -F"
 	case "COMMAND":
@@ -27,26 +28,25 @@ func completeArg(arg, readings string) (bash, zsh, fish string) {
 
 // completion returns the completion script for a shell. Where no argument of an
 // option is expected, the script completes host names.
-func completion(shell string, flags []option, readings []string) (string, error) {
-	script := map[string]func([]option, string) string{
-		"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}[shell]
+func completion(shell string) (string, error) {
+	script := map[string]func() string{"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}[shell]
 	if script == nil {
 		return "", fmt.Errorf("unknown shell %q (choose from %s)", shell, strings.ReplaceAll(completionShells, " ", ", "))
 	}
-	return script(flags, strings.Join(readings, " ")), nil
+	return script(), nil
 }
 
-func bashCompletion(flags []option, readings string) string {
+func bashCompletion() string {
 	var names []string
 	var cases strings.Builder
-	for _, f := range flags {
-		names = append(names, f.names...)
-		pattern := strings.Join(f.names, " | ")
-		if short := f.names[0]; len(short) == len("-i") {
+	for _, o := range optionTable() {
+		names = append(names, o.names...)
+		pattern := strings.Join(o.names, " | ")
+		if short := o.names[0]; len(short) == len("-i") {
 			pattern += " | -[!-]*" + short[1:] // the last of joined options
 		}
-		if f.arg != "" {
-			code, _, _ := completeArg(f.arg, readings)
+		if o.arg != "" {
+			code, _, _ := completeArg(o.arg)
 			fmt.Fprintf(&cases, "    %s) %s ;;\n", pattern, code)
 		}
 	}
@@ -68,22 +68,22 @@ complete -F _cpunc cpunc
 `, &cases, strings.Join(names, " "))
 }
 
-func zshCompletion(flags []option, readings string) string {
+func zshCompletion() string {
 	var specs strings.Builder
-	for _, f := range flags {
-		exclusions, arg := "("+strings.Join(f.names, " ")+")", ""
-		if strings.Contains(f.usage, "repeatable") {
+	for _, o := range optionTable() {
+		exclusions, arg := "("+strings.Join(o.names, " ")+")", ""
+		if strings.Contains(o.usage, "repeatable") {
 			exclusions = "*"
 		}
-		if f.arg != "" {
-			_, action, _ := completeArg(f.arg, readings)
-			arg = ":" + f.arg + ":" + action
+		if o.arg != "" {
+			_, action, _ := completeArg(o.arg)
+			arg = ":" + o.arg + ":" + action
 		}
-		usage := strings.NewReplacer("'", `'\''`, "[", `\[`, "]", `\]`).Replace(f.usage)
-		for _, name := range f.names {
-			if f.arg != "" && strings.HasPrefix(name, "--") {
+		usage := strings.NewReplacer("'", `'\''`, "[", `\[`, "]", `\]`).Replace(o.usage)
+		for _, name := range o.names {
+			if o.arg != "" && strings.HasPrefix(name, "--") {
 				name += "=" // the argument follows after = or as the next word
-			} else if f.arg != "" {
+			} else if o.arg != "" {
 				name += "+" // the argument follows at once or as the next word
 			}
 			fmt.Fprintf(&specs, " \\\n        '%s%s[%s]%s'", exclusions, name, usage, arg)
@@ -98,22 +98,22 @@ if [ "$funcstack[1]" = _cpunc ]; then _cpunc "$@"; else compdef _cpunc cpunc; fi
 `, &specs)
 }
 
-func fishCompletion(flags []option, readings string) string {
+func fishCompletion() string {
 	script := "complete -c cpunc -f -a '(__fish_print_hostnames)'\n"
-	for _, f := range flags {
+	for _, o := range optionTable() {
 		script += "complete -c cpunc"
-		for _, name := range f.names {
+		for _, name := range o.names {
 			if long, ok := strings.CutPrefix(name, "--"); ok {
 				script += " -l " + long
 			} else {
 				script += " -s " + name[1:]
 			}
 		}
-		if f.arg != "" {
-			_, _, options := completeArg(f.arg, readings)
+		if o.arg != "" {
+			_, _, options := completeArg(o.arg)
 			script += options
 		}
-		script += " -d '" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(f.usage) + "'\n"
+		script += " -d '" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(o.usage) + "'\n"
 	}
 	return script
 }

@@ -148,21 +148,6 @@ func execHint(line string) string {
 	return " (to serve on stdin/stdout: cpunc -l -)"
 }
 
-// quoteHint is about a command that was not quoted. line is the command and the
-// operands that are probably part of it.
-func quoteHint(line []string) string {
-	last := len(line) - 1
-	switch {
-	case last == 0:
-		return ""
-	case last == 1 && line[0] == "ssh":
-		line = append(line, "cpunc -l -")
-	case line[last] == "-": // -l was taken for an option of this cpunc
-		line[last] = "-l -"
-	}
-	return suggest(" (quote the command: -e '%s')", strings.Join(line, " "))
-}
-
 // readingsHint is about hosts that have the names of readings, after the
 // readings of -r, if any.
 func readingsHint(given, hosts []string) string {

@@ -55,8 +55,8 @@ Each of these files uses only the ones below it:
 
 	main.go        dialing and listening as a whole; the exit status
 	signals.go     signals that end a run; the question of --ask
-	completion.go  completion scripts for shells
 	options.go     the options: parsing, checking against each other, addresses
+	completion.go  completion scripts for shells
 	flags.go       the table of options, and how they are typed
 	graph.go       the chart on a terminal: keys, mouse, resizing
 	terminal.go    taking over the terminal, drawing on it, giving it back
@@ -143,16 +143,12 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	text := ""
+	text := opt.completion
 	switch {
 	case opt.help:
 		text = help
 	case opt.version:
 		text = fmt.Sprintln("cpunc", version())
-	case opt.completion != "":
-		if text, err = completion(opt.completion, optionTable(), words[:readings]); err != nil {
-			return usageError{err}
-		}
 	}
 	if text != "" {
 		_, err := io.WriteString(os.Stdout, text)

@@ -24,7 +24,7 @@ type options struct {
 	help, version           bool
 	verbose                 int
 	port, cgroup            string
-	completion              string
+	completion              string // a script
 	interval, wait, window  time.Duration
 	count, maxConns         int
 	allow                   prefixes
@@ -116,7 +116,7 @@ func (opt *options) flags() []cli.Flag {
 		&cli.BoolFlag{Name: "verbose", Count: &opt.verbose},
 		&cli.BoolFlag{Name: "help", Destination: &opt.help},
 		&cli.BoolFlag{Name: "version", Destination: &opt.version},
-		&cli.StringFlag{Name: "completion", Destination: &opt.completion},
+		&cli.GenericFlag{Name: "completion", Value: into(&opt.completion, completion)},
 	}
 }
 
@@ -283,14 +283,23 @@ func unquoted(typed []address) string {
 	if i < 0 || strings.ContainsAny(typed[i].host, " \t") {
 		return ""
 	}
-	line := []string{typed[i].host}
+	line := typed[i].host
 	for _, next := range typed[i+1:] {
 		if next.network != "" {
 			break
 		}
-		line = append(line, next.host)
+		line += " " + next.host
 	}
-	return quoteHint(line)
+	host, isSSH := strings.CutPrefix(line, "ssh ")
+	switch {
+	case line == typed[i].host:
+		return ""
+	case isSSH && !strings.Contains(host, " "):
+		line += " cpunc -l -"
+	case strings.HasSuffix(line, " -"): // -l was taken for an option of this cpunc
+		line = strings.TrimSuffix(line, "-") + "-l -"
+	}
+	return suggest(" (quote the command: -e '%s')", line)
 }
 
 // setHints sets what the user probably meant by addresses that never reply.
