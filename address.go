@@ -14,7 +14,8 @@ import (
 )
 
 // An address is where to dial or to listen. For a Unix socket or a command,
-// host is its path or command line.
+// host is its path or command line. This machine and the standard streams need
+// no more than the network.
 type address struct {
 	network, host, port string
 
@@ -23,32 +24,19 @@ type address struct {
 }
 
 const (
-	memory  = "memory"  // this machine, over a pipe in memory
-	stdio   = "stdio"   // standard input and output
-	socket  = "unix"    // a Unix socket
-	command = "command" // a command's standard input and output
+	memory  = "this machine"   // over a pipe in memory
+	stdio   = "standard input" // and output
+	socket  = "unix"           // a Unix socket
+	command = "command"        // a command's standard input and output
 )
 
-func (a address) String() string {
-	switch {
-	case a.label != "":
-		return quoteOdd(a.label)
-	case a.network == socket, a.network == command:
-		return quoteOdd(a.host)
-	}
-	return a.target()
-}
+func (a address) String() string { return quoteOdd(cmp.Or(a.label, a.target())) }
 
-// target returns the address in the form that package net expects. For this
-// machine and standard input, it is a name for messages.
+// target returns the address in the form that package net expects, or the name
+// of what it is.
 func (a address) target() string {
-	switch a.network {
-	case memory:
-		return "this machine"
-	case stdio:
-		return "standard input"
-	case socket, command:
-		return a.host
+	if a.port == "" {
+		return cmp.Or(a.host, a.network)
 	}
 	return net.JoinHostPort(a.host, a.port)
 }
@@ -58,13 +46,11 @@ func (a address) target() string {
 // address that it is bound to.
 func (a address) reachable(at net.Addr) string {
 	bound, ok := at.(*net.TCPAddr)
-	if !ok || !bound.IP.IsUnspecified() {
+	name, err := os.Hostname()
+	if !ok || !bound.IP.IsUnspecified() || err != nil {
 		return ""
 	}
-	var names []string
-	if name, err := os.Hostname(); err == nil {
-		names = append(names, "host "+quoteOdd(name))
-	}
+	names := []string{"host " + quoteOdd(name)}
 	both := a.network == "tcp" && runtime.GOOS != "openbsd" // the IPv6 socket also accepts IPv4
 	all, _ := net.InterfaceAddrs()
 	for _, one := range all {
@@ -75,9 +61,6 @@ func (a address) reachable(at net.Addr) string {
 		if is4, bound4 := ip.IP.To4() != nil, bound.IP.To4() != nil; is4 == bound4 || is4 && both {
 			names = append(names, ip.IP.String())
 		}
-	}
-	if len(names) == 0 {
-		return ""
 	}
 	return " (" + strings.Join(names, ", ") + ")"
 }

@@ -243,7 +243,7 @@ func TestErrorLines(t *testing.T) {
 	bad := "1.0\nerror: " + text + "\n"
 	for _, test := range []struct {
 		name    string
-		network string
+		address address
 		replies []string // to a request for cpu, load and busy
 		keep    bool
 		chart   bool
@@ -258,7 +258,7 @@ func TestErrorLines(t *testing.T) {
 		{name: "-g", chart: true, replies: []string{bad + "2.0\n", ok}, want: []string{
 			"0.00 0.00 1.0 nan nan nan 2.0", "1.00 1.00 1.0 0.25 0.50 0.75 2.0",
 		}, said: "cpunc: alpha:5000: " + text + "\n"},
-		{name: "-g, command", network: command, chart: true, replies: []string{ok, bad + "2.0\n"}, want: []string{
+		{name: "-g, command", address: address{network: command, host: "alpha"}, chart: true, replies: []string{ok, bad + "2.0\n"}, want: []string{
 			"0.00 0.00 1.0 0.25 0.50 0.75 2.0", "1.00 1.00 1.0 nan nan nan 2.0",
 		}, said: "cpunc: alpha: " + text + "\n"},
 		{name: "without the rest", keep: true, replies: []string{bad, bad, ok}, want: []string{
@@ -279,7 +279,7 @@ func TestErrorLines(t *testing.T) {
 			before := messages()
 			synctest.Test(t, func(t *testing.T) {
 				p := &poller{
-					hosts:    []*host{{address: address{network: cmp.Or(test.network, "tcp"), host: "alpha", port: "5000"}}},
+					hosts:    []*host{{address: cmp.Or(test.address, address{network: "tcp", host: "alpha", port: "5000"})}},
 					words:    []word{cpuWord, loadWord, busyWord},
 					interval: time.Second, count: len(test.replies), keep: test.keep, chart: test.chart,
 					dial: scripted(t, func(n int, request string, conn net.Conn) {

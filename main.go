@@ -277,7 +277,7 @@ func newChart(opt *options) chart {
 			c.window = 0
 		}
 	case opt.requests:
-		c.asked, c.intervalText = []word{cpuWord}, "on request"
+		c.intervalText = "on request"
 	}
 	if opt.addresses[0].network == memory {
 		c.cpus = runtime.NumCPU()
@@ -287,7 +287,7 @@ func newChart(opt *options) chart {
 	}
 	var names []string
 	for _, a := range opt.addresses {
-		names = append(names, quoteOdd(a.String()))
+		names = append(names, a.String())
 	}
 	c.subject = strings.Join(names, ", ")
 	return c
@@ -356,8 +356,8 @@ func listen(ctx context.Context, opt *options) error {
 		once:    opt.once,
 		allow:   opt.allow,
 	}
-	srv.setLimits(int(opt.maxConns), maxDescriptors())
-	if opt.given["max-conns"] != "" && int(srv.maxConns) < int(opt.maxConns) {
+	srv.setLimits(opt.maxConns, maxDescriptors())
+	if opt.given["max-conns"] != "" && int(srv.maxConns) < opt.maxConns {
 		say("warning: at most %d connections, because of the limit of open files (ulimit -n)", srv.maxConns)
 	}
 	if opt.given["wait"] != "" {

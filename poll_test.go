@@ -254,15 +254,16 @@ func TestOneOfSeveralFails(t *testing.T) {
 // command again. A host that has never replied ends it.
 func TestOneOfSeveralFailsInChart(t *testing.T) {
 	messages := listenIn(t)
+	tcp := address{network: "tcp", host: "b", port: "5000"}
 	for _, test := range []struct {
-		network string
-		dies    int // the request of the second host that ends its connection
-		want    []string
-		err     string
+		second address
+		dies   int // the request of the second host that ends its connection
+		want   []string
+		err    string
 	}{
-		{"tcp", 2, []string{"0.00 0.00 0.0 0.0", "1.00 1.00 1.0 1.0", "2.00 2.00 2.0 nan", "3.00 3.00 3.0 3.0"}, ""},
-		{"tcp", 0, nil, "b:5000: connection closed"},
-		{command, 2, []string{"0.00 0.00 0.0 0.0", "1.00 1.00 1.0 1.0"}, `b: connection closed in the middle of a reply: "9"`},
+		{tcp, 2, []string{"0.00 0.00 0.0 0.0", "1.00 1.00 1.0 1.0", "2.00 2.00 2.0 nan", "3.00 3.00 3.0 3.0"}, ""},
+		{tcp, 0, nil, "b:5000: connection closed"},
+		{address{network: command, host: "b"}, 2, []string{"0.00 0.00 0.0 0.0", "1.00 1.00 1.0 1.0"}, `b: connection closed in the middle of a reply: "9"`},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			dies := func(n int, _ string, conn net.Conn) {
@@ -273,7 +274,7 @@ func TestOneOfSeveralFailsInChart(t *testing.T) {
 				fmt.Fprintf(conn, "%d.0\n", n)
 			}
 			p := &poller{interval: time.Second, count: 4, chart: true}
-			p.hosts = []*host{{address: address{network: "tcp", host: "a", port: "5000"}}, {address: address{network: test.network, host: "b", port: "5000"}}}
+			p.hosts = []*host{{address: address{network: "tcp", host: "a", port: "5000"}}, {address: test.second}}
 			first, second := scripted(t, after(0)), scripted(t, dies)
 			p.dial = func(ctx context.Context, a address) (net.Conn, error) {
 				if a.host == "a" {

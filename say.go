@@ -219,25 +219,17 @@ const (
 )
 
 // excerpt quotes the beginning of text from a server.
-func excerpt(text []byte) string {
-	begin, dots := beginning(text, maxExcerpt)
-	return strconv.Quote(begin) + dots
-}
+func excerpt(text []byte) string { return begin(text, maxExcerpt, strconv.Quote) }
 
 // excerptText returns the beginning of a message from a server, quoted only if
 // it cannot be printed as it is.
-func excerptText(text []byte) string {
-	begin, dots := beginning(text, maxMessage)
-	return quoteOdd(begin) + dots
-}
+func excerptText(text []byte) string { return begin(text, maxMessage, quoteOdd) }
 
-// beginning returns at most the first size bytes of text, and dots if there are
-// more.
-func beginning(text []byte, size int) (begin, dots string) {
+func begin(text []byte, size int, quote func(string) string) string {
 	if len(text) <= size {
-		return string(text), ""
+		return quote(string(text))
 	}
-	return string(wholeLetters(text[:size])), "..."
+	return quote(string(wholeLetters(text[:size]))) + "..."
 }
 
 // wholeLetters returns text without a letter whose last bytes have been cut off.
