@@ -46,6 +46,7 @@ func TestPasteAtTheBeginning(t *testing.T) {
 		g := newGraph(chart{window: time.Minute, asked: []word{cpuWord}}, newBrake(), func() { close(quit) }, func() {})
 		g.done = make(chan struct{})
 		keys, typed := io.Pipe()
+		defer typed.Close() // the library still reads if detach did not wait for it
 		go typed.Write(slices.Concat(bytes.Repeat([]byte("0"), 1000), []byte("q"), bytes.Repeat([]byte("0"), 100)))
 		ended := make(chan error, 1)
 		go func() {

@@ -47,7 +47,8 @@ func TestDuplexFlushes(t *testing.T) {
 // at all on standard input, leads to a message that says what to change.
 func TestSocketActivation(t *testing.T) {
 	t.Parallel()
-	if runtime.GOOS != "linux" {
+	sh, err := exec.LookPath("sh")
+	if runtime.GOOS != "linux" || err != nil {
 		t.Skip("other systems may not tell a listening socket from a connection")
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -75,7 +76,7 @@ func TestSocketActivation(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Close() // the end of input
-	activated := []string{"sh", "-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec " + program(t) + " -l -"}
+	activated := []string{sh, "-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec " + program(t) + " -l -"}
 	for _, test := range []struct {
 		args  []string
 		stdin *os.File
