@@ -84,18 +84,12 @@ func thisMachine(ctx context.Context, minFirst time.Duration, group string) net.
 // A peer is the server at the other end of a connection, or of one connection
 // after another.
 type peer struct {
-	everReplied bool // whether it has ever replied with a number
+	net.Conn                // nil when not connected
+	cancelBye   func() bool // cancels the bye at the end of the run, and reports whether that was in time
+	unread      []byte
+	replied     bool // whether it has replied with a number on this connection
+	everReplied bool // the same on any connection
 	lines       bool // whether it has ended a reply with a newline, so it ends all of them with one
-
-	net.Conn              // nil when not connected
-	cancelBye func() bool // cancels the bye at the end of the run, and reports whether that was in time
-	unread    []byte
-	replied   bool // whether it has replied with a number on this connection
-}
-
-// reset begins a new connection.
-func (p *peer) reset(conn net.Conn, cancelBye func() bool) {
-	*p = peer{everReplied: p.everReplied, lines: p.lines, Conn: conn, cancelBye: cancelBye}
 }
 
 // ask sends the words in one request and returns the numbers of each reply as

@@ -341,17 +341,15 @@ func (p *poller) redial(ctx context.Context, h *host) {
 // connect dials h. At the end of the run, the connection is closed with bye.
 func (p *poller) connect(ctx context.Context, h *host) error {
 	conn, err := p.dial(ctx, h.address)
-	if err != nil && h.hint == "" && !p.survives(h, err) {
-		return withHint(err, dialHint(h.host, h.port, err))
-	}
 	if err != nil {
-		return withHint(err, h.hint)
+		return withHint(err, cmp.Or(h.hint, dialHint(h.host, h.port, err)))
 	}
 	p.unfinished.Add(1)
-	h.peer.reset(conn, context.AfterFunc(ctx, func() {
+	h.peer.Conn, h.peer.unread, h.peer.replied = conn, nil, false
+	h.peer.cancelBye = context.AfterFunc(ctx, func() {
 		defer p.unfinished.Done()
 		bye(conn) // a pending request fails
-	}))
+	})
 	return nil
 }
 

@@ -456,7 +456,7 @@ func TestRedialPauses(t *testing.T) {
 			t.Errorf("%d attempts in an hour", n)
 		}
 	})
-	if n := strings.Count(messages(), "\n"); n != 2 || !strings.Contains(messages(), "alpha:5000: connection refused; reconnecting\n") || !strings.Contains(messages(), "alpha:5000: reconnected after 1h") {
+	if n := strings.Count(messages(), "\n"); n != 2 || !strings.Contains(messages(), "alpha:5000: connection refused (to serve there, on all interfaces: cpunc -l 0.0.0.0 5000); reconnecting\n") || !strings.Contains(messages(), "alpha:5000: reconnected after 1h") {
 		t.Errorf("want one message for the loss and one for the return, got:\n%s", messages())
 	}
 }
