@@ -230,15 +230,12 @@ func dial(ctx context.Context, opt *options, sig *signals) error {
 // openOutput returns standard output for the readings. It calls gone when the
 // reader of a pipe has closed it.
 func openOutput(ctx context.Context, graph bool, gone func()) io.Writer {
-	pipe := reopenStdout()
-	if pipe != nil {
-		go watchReader(pipe, gone) // ends with the reader, or with the process
-	}
-	switch {
-	case graph && isStdoutOnChart():
+	if graph && isStdoutOnChart() {
 		return io.Discard
-	case graph && pipe != nil: // an error here is not a SIGPIPE, which would leave the terminal in raw mode
-		return output{ctx, pipe}
+	}
+	if pipe := reopenStdout(); pipe != nil {
+		go watchReader(pipe, gone) // ends with the reader, or with the process
+		return output{ctx, pipe}   // where an error is not a SIGPIPE, which would leave no time for the end of the run
 	}
 	return output{ctx, os.Stdout}
 }

@@ -70,7 +70,8 @@ type output struct {
 	io.Writer
 }
 
-// Write returns errEnd if ctx is done before text is written.
+// Write returns errEnd if the reader is gone, or if ctx is done before text is
+// written.
 func (o output) Write(text []byte) (int, error) {
 	err := await(o.ctx, brief, func() error {
 		_, err := o.Writer.Write(text)
@@ -79,7 +80,7 @@ func (o output) Write(text []byte) (int, error) {
 	switch {
 	case err == nil:
 		return len(text), nil
-	case sleep(o.ctx, brief) != nil: // the reader has closed the pipe, which also ends the run
+	case isReset(err), sleep(o.ctx, brief) != nil: // the reader or the terminal is gone, which also ends the run
 		return 0, errEnd
 	}
 	return 0, stdoutError(err)

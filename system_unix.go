@@ -91,7 +91,9 @@ func maxDescriptors() int {
 
 const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1 // bytes
 
-func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
 
 // openKernelFile opens a file in /proc or /sys. One of os.Open would be waited
 // for by epoll, which takes longer than to read it.
