@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,7 +29,7 @@ func TestControlGroups(t *testing.T) {
 		text, _ := os.ReadFile(filepath.Join(dir, "named"))
 		named := strings.TrimSpace(string(text))
 		smp := newSampler(named)
-		smp.sampleAll(context.Background())
+		smp.sampleAll()
 		c := connect(t, smp)
 		c.ask("cgroup")
 		after()
@@ -102,7 +101,7 @@ func TestRestartedGroup(t *testing.T) {
 		stop()
 		time.Sleep(time.Second)
 		use(11e6)
-		smp.sampleAll(t.Context())
+		smp.sampleAll()
 		time.Sleep(2 * time.Second)
 		use(15e6)
 		ask("50.0 0.0", 0)

@@ -75,7 +75,7 @@ func thisMachine(ctx context.Context, minFirst time.Duration, group string) net.
 	smp.maxFirst = max(smp.maxFirst, smp.minFirst+firstWindow)
 	go func() { // ends as the session does
 		defer onPanic()
-		smp.sampleAll(ctx) // the start of all first replies, so that only the first word waits
+		smp.sampleAll() // the start of all first replies, so that only the first word waits
 		(&session{sampler: smp}).serve(ctx, server)
 	}()
 	return client

@@ -329,6 +329,9 @@ func readingsModule() []byte {
 // read returns the readings as a line, in which each reading is one text, to
 // save memory. The columns of those that failed are nan.
 func (w *web) read(s *session, readings []word, header bool) (l line, failed []error) {
+	if slices.Contains(readings, peakWord) {
+		s.read(w.ctx, peakWord) // first, as in a session
+	}
 	for _, reading := range readings {
 		reply, err := s.reply(w.ctx, reading)
 		text := strings.TrimSpace(string(reply))

@@ -549,7 +549,7 @@ func TestStuckClientsAreCheap(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			smp := newKernel(512, quarter).sampler()
-			smp.sampleAll(t.Context())
+			smp.sampleAll()
 			time.Sleep(firstWindow)
 			open, end := webInMemory(t, smp)
 			defer end()

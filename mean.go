@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"math"
 	"slices"
 	"sort"
@@ -25,30 +24,29 @@ var suspended = suspendedTime
 // A meanRecord holds samples of the totals of the last 15 minutes, for the word
 // mean.
 type meanRecord struct {
-	mu     sync.Mutex
-	past   []*sample     // oldest first
-	newest *sample       // the newest one that was compared with the one before
-	slept  time.Duration // how long the machine had been suspended then
-}
-
-// run adds samples until ctx is done.
-func (r *meanRecord) run(ctx context.Context, read func() *sample) {
-	defer onPanic()
-	r.add(read())
-	for sleep(ctx, meanEvery) == nil {
-		r.add(read())
-	}
+	mu    sync.Mutex
+	past  []*sample     // oldest first
+	slept time.Duration // how long the machine had been suspended at the last sample
 }
 
 // add adds a sample of the totals. It may be called at any time, but only the
-// samples that are needed are kept.
+// samples that are needed are kept. If the counters do not continue the past, it
+// is dropped: other CPUs are online, the counters were reset, or the machine was
+// suspended.
 func (r *meanRecord) add(now *sample) {
 	if now.err != nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.check(now)
+	slept := suspended()
+	if n := len(r.past); n > 0 {
+		last := r.past[n-1]
+		if slept-r.slept >= minSleep || now.at.Sub(last.at) >= minChecked && !totalGain(last, now).known() {
+			r.past = nil
+		}
+	}
+	r.slept = slept
 	if n := len(r.past); n == 0 || now.at.Sub(r.past[n-1].at) >= meanEvery {
 		r.past = append(r.past, now)
 	}
@@ -56,22 +54,6 @@ func (r *meanRecord) add(now *sample) {
 	for len(r.past) > 1 && now.at.Sub(r.past[1].at) >= longest {
 		r.past = slices.Delete(r.past, 0, 1)
 	}
-}
-
-// check drops the past if the counters of now do not continue it: other CPUs
-// are online, the counters were reset, or the machine was suspended.
-func (r *meanRecord) check(now *sample) {
-	slept := suspended()
-	switch old := r.newest; {
-	case old == nil:
-	case slept-r.slept >= minSleep:
-		r.past = nil
-	case now.at.Sub(old.at) < minChecked:
-		return
-	case !totalGain(old, now).known():
-		r.past = nil
-	}
-	r.newest, r.slept = now, slept
 }
 
 // means returns the utilization over each of the spans up to now. It is NaN

@@ -21,14 +21,12 @@ const (
 // A peakRecord holds how busy the CPUs were in each window, for the word peak.
 // It reads the totals only while a session wants them.
 type peakRecord struct {
-	mu      sync.Mutex
-	running bool
-	first   *sample    // the one with which recording began
-	steps   [2]*sample // the newest two
-	maxima  maxima
-	asked   map[any]time.Time // the last request of each session
-	left    time.Time         // when the last session stopped wanting peak
-	until   time.Time         // recording continues at least until then
+	mu     sync.Mutex
+	first  *sample    // the one with which recording began; nil if it is not in progress
+	steps  [2]*sample // the newest two
+	maxima maxima
+	asked  map[any]time.Time // the last request of each session
+	until  time.Time         // recording continues at least until then
 }
 
 // want notes that a session requests peak at the time of now, a sample of the
@@ -42,31 +40,21 @@ func (r *peakRecord) want(ctx context.Context, session any, now *sample, read fu
 		r.asked = map[any]time.Time{}
 	}
 	r.asked[session] = now.at
-	if !r.running {
-		r.running = true
+	if r.first == nil {
 		r.first, r.steps = now, [2]*sample{nil, now}
 		go r.run(ctx, read)
 	}
 	return r.first
 }
 
-// leave notes that a session ends.
+// leave notes that a session ends. wanted then looks at the others.
 func (r *peakRecord) leave(session any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	last, wanted := r.asked[session]
-	if !wanted {
-		return
+	if now := time.Now(); now.Sub(r.asked[session]) < peakSilence {
+		r.until = now.Add(peakLinger)
 	}
 	delete(r.asked, session)
-	left := last.Add(peakSilence)
-	if now := time.Now(); now.Before(left) {
-		left = now
-	}
-	if left.After(r.left) {
-		r.left = left
-	}
-	r.until = r.left.Add(peakLinger)
 }
 
 // run reads the totals at each step until no session wants them or ctx is done.
@@ -89,16 +77,19 @@ func (r *peakRecord) run(ctx context.Context, read func() *sample) {
 func (r *peakRecord) wanted() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now := time.Now(); !now.Before(r.until) {
-		r.until = r.left.Add(peakLinger)
-		for _, last := range r.asked {
-			if until := last.Add(peakSilence + peakLinger); until.After(r.until) {
-				r.until = until
-			}
-		}
-		r.running = now.Before(r.until)
+	now := time.Now()
+	if now.Before(r.until) {
+		return true
 	}
-	return r.running
+	for _, last := range r.asked {
+		if until := last.Add(peakSilence + peakLinger); until.After(r.until) {
+			r.until = until
+		}
+	}
+	if !now.Before(r.until) {
+		r.first = nil
+	}
+	return r.first != nil
 }
 
 // step adds the window that ends with now. A window that ends late counts with

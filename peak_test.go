@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -434,4 +435,47 @@ func TestPeakWithoutIdle(t *testing.T) {
 	if got := r.peak(all[9], all[17]); got != 100 { // counters that account for enough are trusted
 		t.Errorf("%v, want 100", got)
 	}
+}
+
+// The words of one request cover the same time, although nobody has requested peak
+// before, so that peak is never below busy.
+func TestPeakWithOtherWords(t *testing.T) {
+	// The request comes at 120.7 s, between two bursts of 400 ms.
+	bursts := func(_, tick int) bool { return 12020 <= tick && tick < 12060 || 12075 <= tick && tick < 12115 }
+	want := []string{"40.0 40.0 100.0", "0.0 0.0 0.0"}
+	t.Run("session", func(t *testing.T) {
+		inBubble(t, 60*time.Second+700*time.Millisecond, bursts, func(t *testing.T, k *kernel, smp *sampler) {
+			c := connect(t, smp)
+			for _, line := range want {
+				got := c.ask("cpu busy peak")
+				for c.lines.Scan() {
+					if got += " " + c.lines.Text(); strings.Count(got, " ") == 2 {
+						break
+					}
+				}
+				if got != line {
+					t.Errorf("%s, want %s", got, line)
+				}
+				time.Sleep(time.Second)
+			}
+		})
+	})
+	t.Run("HTTP", func(t *testing.T) {
+		inBubble(t, 60*time.Second+700*time.Millisecond, bursts, func(t *testing.T, k *kernel, smp *sampler) {
+			open, end := webInMemory(t, smp)
+			defer end()
+			client := open()
+			io.WriteString(client, "GET /cpu,busy,peak?interval=0.9 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(client), nil)
+			if err != nil || resp.StatusCode != http.StatusOK {
+				t.Fatal(resp, err)
+			}
+			body := bufio.NewReader(resp.Body)
+			for _, line := range want {
+				if got, err := body.ReadString('\n'); err != nil || got != line+"\n" {
+					t.Errorf("%q, %v, want %s", got, err, line)
+				}
+			}
+		})
+	})
 }

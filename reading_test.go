@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -25,7 +24,7 @@ func TestCorpus(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, "loadavg"), []byte("0.50 0.25 0.10 1/100 1000\n"), 0o666)
 		before()
 		smp := newSampler("")
-		smp.sampleAll(context.Background())
+		smp.sampleAll()
 		c := connect(t, smp)
 		w := newWeb(t.Context(), smp, nil, 0, new(server).serving.Load)
 		ofTwoSamples := []word{cpuWord, coresWord, modesWord, loadWord, busyWord, pressureWord, cgroupWord}

@@ -84,9 +84,9 @@ func readKernel(src source, group string) *sample {
 func (s *sampler) start(ctx context.Context) error {
 	first := make(chan error, 1)
 	go func() { // ends with ctx, once the kernel has replied
-		first <- s.sampleAll(ctx)
+		first <- s.sampleAll()
 		for sleep(ctx, historyEvery) == nil {
-			s.sampleAll(ctx)
+			s.sampleAll()
 		}
 	}()
 	select {
@@ -101,20 +101,21 @@ func (s *sampler) start(ctx context.Context) error {
 
 // sampleAll adds a sample of each source to the history. It fails if the CPU
 // counters cannot be read, or are all zero. It reads all sources in turn,
-// because waking up costs an idle process more than reading. It does not wait
-// long for one that hangs in another goroutine.
-func (s *sampler) sampleAll(ctx context.Context) (failed error) {
-	ctx, cancel := context.WithTimeout(ctx, brief)
-	defer cancel()
+// because waking up costs an idle process more than reading.
+func (s *sampler) sampleAll() (failed error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // one that hangs in another goroutine is waited for only for brief
+
 	for _, src := range []source{totals, perCPU, pressures, groups} { // load averages need no history
 		now := s.sample(ctx, src)
-		switch {
-		case now.err == nil:
-			s.keep(ctx, src, now)
-		case src == totals || src == perCPU:
-			failed = cmp.Or(failed, now.err)
+		if now.err != nil {
+			if src == totals || src == perCPU {
+				failed = cmp.Or(failed, now.err)
+			}
+			continue
 		}
-		if src == totals && now.err == nil {
+		s.keep(ctx, src, now)
+		if src == totals {
 			s.means.add(now)
 			if now.total == (counts{}) {
 				failed = errors.New("all CPU counters are zero; cpu, cores, modes, mean, busy and peak will be nan")
@@ -194,7 +195,7 @@ func (s *sampler) baseline(ctx context.Context, src source, notBefore *sample, m
 	begin := s.recall(ctx, src, now, minAge)
 	if begin == nil {
 		begin = now
-		s.sampleAll(ctx) // so that the next word does not have to wait, too
+		s.sampleAll() // so that the next word does not have to wait, too
 	}
 	if notBefore != nil && notBefore.at.After(begin.at) {
 		begin = notBefore
@@ -229,13 +230,18 @@ func (s *sampler) recall(ctx context.Context, src source, now *sample, minAge ti
 }
 
 // wantPeak notes that a session requests peak, and returns the sample with
-// which recording began, or nil if the totals cannot be read.
+// which recording began, or nil if the totals cannot be read. If it begins now,
+// the first replies to other words begin with that sample, too.
 func (s *sampler) wantPeak(ctx context.Context, session any) *sample {
 	now := s.sample(ctx, totals)
 	if now.err != nil {
 		return nil
 	}
-	return s.peaks.want(ctx, session, now, func() *sample { return s.sample(ctx, totals) })
+	first := s.peaks.want(ctx, session, now, func() *sample { return s.sample(ctx, totals) })
+	if first == now {
+		s.keep(ctx, totals, now)
+	}
+	return first
 }
 
 // wantMean says once why a young process has no means yet, and takes the samples
@@ -246,7 +252,15 @@ func (s *sampler) wantMean(ctx context.Context) {
 	}
 	s.firstMean.Do(func() {
 		say("mean is nan for the first minute (a listener that has run for longer has it at once: cpunc -l)")
-		go s.means.run(ctx, func() *sample { return s.sample(ctx, totals) }) // ends with ctx
+		go func() { // ends with ctx
+			defer onPanic()
+			for {
+				s.means.add(s.sample(ctx, totals))
+				if sleep(ctx, meanEvery) != nil {
+					return
+				}
+			}
+		}()
 	})
 }
 

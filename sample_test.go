@@ -177,7 +177,7 @@ func TestFirstAnswerWithoutHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(2, quarter)
 		smp := k.sampler()
-		smp.sampleAll(context.Background())
+		smp.sampleAll()
 		time.Sleep(maxWindow + jiffy)
 		asked := time.Now()
 		c := connect(t, smp)
@@ -203,11 +203,11 @@ func TestFirstAnswerAfterStop(t *testing.T) {
 		k := newKernel(1, func(_, tick int) bool { return tick < 8500 })
 		smp := k.sampler()
 		for range maxHistory {
-			smp.sampleAll(context.Background())
+			smp.sampleAll()
 			time.Sleep(historyEvery)
 		}
 		time.Sleep(20*time.Second - historyEvery)
-		smp.sampleAll(context.Background())
+		smp.sampleAll()
 		woken := time.Now()
 		time.Sleep(300 * time.Millisecond)
 		got := connect(t, smp).ask("cpu")
@@ -342,7 +342,7 @@ func TestCountersHang(t *testing.T) {
 				}
 			})
 		}
-		if err := smp.sampleAll(t.Context()); err == nil || time.Since(begin) > 2*brief {
+		if err := smp.sampleAll(); err == nil || time.Since(begin) > 2*brief {
 			t.Errorf("the history: %v after %v", err, time.Since(begin))
 		}
 		if got := smp.sample(t.Context(), perCPU); got.err != nil || smp.recall(t.Context(), perCPU, got, firstWindow) == nil {
@@ -468,7 +468,7 @@ func TestCountersAppear(t *testing.T) {
 		k := newKernel(1, quarter)
 		k.breakDown(errors.New("not yet"))
 		smp := k.sampler()
-		if err := smp.sampleAll(context.Background()); err == nil {
+		if err := smp.sampleAll(); err == nil {
 			t.Error("no counters, no error")
 		}
 		time.Sleep(time.Second)

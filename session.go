@@ -122,9 +122,6 @@ func (s *session) endError(ctx context.Context, err error) error {
 // process adds replies to the words in the input, and reports whether the
 // session continues. If the client speaks HTTP, it keeps the input for that.
 func (s *session) process(ctx context.Context, conn net.Conn, input []byte) (open bool, err error) {
-	if bytes.Contains(input, []byte(words[peakWord])) {
-		s.sampler.wantPeak(ctx, s) // so that it is recorded while another word waits for its first reply
-	}
 	for i, b := range input {
 		switch w, err := s.scan.next(b); {
 		case err == errHTTP:
@@ -138,6 +135,9 @@ func (s *session) process(ctx context.Context, conn net.Conn, input []byte) (ope
 			s.note(strconv.Quote(w.String()))
 			return false, nil
 		case w != noWord:
+			if bytes.Contains(input[i+1:], []byte(words[peakWord])) {
+				s.read(ctx, peakWord) // may wait for a second, and all words are to cover the same time
+			}
 			s.answer(ctx, w)
 		}
 		if s.scan.full() {
@@ -181,24 +181,25 @@ func (s *session) answer(ctx context.Context, w word) {
 	s.unsent = append(s.unsent, line...)
 }
 
-// reply returns the reply to w, which is valid until the next one. Within
-// 100 ms, minus the jiffy by which a client may be early, that is the same line
-// again, because the counters are too coarse for shorter intervals.
+// reply returns the reply to w, which is valid until the next one.
 func (s *session) reply(ctx context.Context, w word) (line []byte, err error) {
-	last := &s.last[w]
-	if last.sample == nil || time.Since(last.sample.at) >= minWindow-jiffy {
-		if err := s.read(ctx, w, last); err != nil {
-			return nil, err
-		}
+	if err := s.read(ctx, w); err != nil {
+		return nil, err
 	}
 	s.asked[w]++
 	s.sampler.replies[w].Add(1)
-	return last.line, nil
+	return s.last[w].line, nil
 }
 
-// read sets last to the reading of w since its previous reply or, for a first
-// reply, since the baseline of the sampler.
-func (s *session) read(ctx context.Context, w word, last *reply) error {
+// read reads w for the time since its previous reply or, for a first reply,
+// since the baseline of the sampler. Within 100 ms, minus the jiffy by which a
+// client may be early, the reply stays as it is, because the counters are too
+// coarse for shorter intervals.
+func (s *session) read(ctx context.Context, w word) error {
+	last := &s.last[w]
+	if last.sample != nil && time.Since(last.sample.at) < minWindow-jiffy {
+		return nil
+	}
 	var notBefore *sample
 	switch w {
 	case meanWord:
