@@ -60,6 +60,7 @@ func watchReader(pipe *os.File, gone func()) {
 		done, polled = polled, true
 		return done
 	})
+	time.Sleep(brief) // Ctrl-C also ends the reader, perhaps before its signal has arrived here
 	gone()
 }
 
@@ -80,7 +81,7 @@ func (o output) Write(text []byte) (int, error) {
 	switch {
 	case err == nil:
 		return len(text), nil
-	case isReset(err), sleep(o.ctx, brief) != nil: // the reader or the terminal is gone, which also ends the run
+	case sleep(o.ctx, brief) != nil, isReset(err): // the reader or the terminal is gone, which also ends the run
 		return 0, errEnd
 	}
 	return 0, stdoutError(err)
@@ -119,6 +120,9 @@ func (r *lineReader) next(ctx context.Context) (string, error) {
 		text, err = r.read()
 		return err
 	})
+	if err == io.EOF { // Ctrl-C also ends the program before the pipe, perhaps before ctx is done
+		sleep(ctx, brief)
+	}
 	if err != nil { // perhaps errEnd, and text is still being read
 		return "", err
 	}

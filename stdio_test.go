@@ -118,3 +118,39 @@ func TestOutputBlocks(t *testing.T) {
 		r.Close() // as at the end of the process
 	})
 }
+
+// Ctrl-C goes to all programs of a pipeline. Those before and after cpunc may end
+// first, and cpunc still ends by the signal.
+func TestPipelineIsInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, interrupt := context.WithCancel(t.Context())
+		time.AfterFunc(brief/2, interrupt)
+		in := newLineReader(strings.NewReader("5\n"))
+		if text, err := in.next(ctx); text != "5\n" || err != nil || ctx.Err() != nil {
+			t.Errorf("%q, %v, %v", text, err, ctx.Err())
+		}
+		if _, err := in.next(ctx); err != io.EOF || ctx.Err() == nil {
+			t.Errorf("%v, and %v instead of the interrupt", err, ctx.Err())
+		}
+	})
+
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	begin, gone := time.Now(), make(chan time.Duration)
+	go watchReader(w, func() { gone <- time.Since(begin) })
+	for { // a deadline ends the wait like a reader that closes the pipe, but cannot come too early
+		select {
+		case took := <-gone:
+			if took < brief {
+				t.Errorf("the run ends %v after its reader, want %v", took, brief)
+			}
+			return
+		case <-time.After(time.Millisecond):
+			w.SetReadDeadline(time.Now())
+		}
+	}
+}
