@@ -201,13 +201,14 @@ func (p *peer) readLine(w word, deadline time.Time) ([]byte, error) {
 		p.unread = slices.Grow(p.unread, 512)
 		n, err := p.Read(p.unread[len(p.unread):cap(p.unread)])
 		p.unread = p.unread[:len(p.unread)+n]
+		paused := until != deadline && errors.Is(err, os.ErrDeadlineExceeded)
 		switch {
 		case n > 0 || err == nil:
-		case len(text) == 0 || err != io.EOF && until == deadline:
+		case len(text) == 0, err != io.EOF && !paused: // a reset may have cut it
 			return nil, err
 		case !bare:
 			return nil, fmt.Errorf("connection closed in the middle of a reply: %s", excerpt(text))
-		default: // the connection or a pause has ended it
+		default: // the end of the connection or a pause has ended it
 			p.unread = nil
 			return text, nil
 		}

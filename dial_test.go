@@ -214,6 +214,25 @@ func TestReplyCutShort(t *testing.T) {
 	}
 }
 
+// A reset is not the end of a reply without a newline.
+func TestReplyCutByReset(t *testing.T) {
+	server := &peer{Conn: &resetting{tape{chunks: [][]byte{[]byte("9")}}}}
+	if replies, err := server.ask([]word{cpuWord}, time.Minute, 0); replies != nil || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%q, %v", replies, err)
+	}
+}
+
+// A resetting connection is reset after the last chunk.
+type resetting struct{ tape }
+
+func (c *resetting) Read(p []byte) (int, error) {
+	n, err := c.tape.Read(p)
+	if err != nil {
+		err = syscall.ECONNRESET
+	}
+	return n, err
+}
+
 // A server that ends its replies with a newline does so, too, on its next connection.
 func TestReplyCutShortAgain(t *testing.T) {
 	listenIn(t)

@@ -299,15 +299,7 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 	}
 	first := !h.peer.everReplied
 	replies, err := h.peer.ask(ws, p.wait, p.first)
-	if _, stale := err.(staleError); stale && h.peer.replied && p.survives(h, err) && h.network != command {
-		// The listener may have closed the idle connection long ago, or may
-		// have been restarted.
-		p.drop(h)
-		if dialErr := p.connect(ctx, h); dialErr != nil {
-			return nil, h.wrap(err)
-		}
-		replies, err = h.peer.ask(ws, p.wait, p.first)
-	}
+	_, stale := err.(staleError)
 	switch {
 	case err == nil:
 		if first && h.network == command && h.hint != "" {
@@ -318,6 +310,9 @@ func (p *poller) exchange(ctx context.Context, h *host, ws []word) ([][]string, 
 		return replies, h.wrap(err)
 	case h.network == command: // Ctrl-C also ends the command, perhaps before ctx is done
 		sleep(ctx, brief)
+	case stale && h.peer.replied && p.survives(h, err): // the listener may have closed an idle connection, or have been restarted
+		p.drop(h)
+		return p.exchange(ctx, h, ws) // which fails if the new connection is closed, too
 	}
 	if !h.peer.replied {
 		err = withHint(err, h.hint)
