@@ -26,9 +26,15 @@ type replay struct {
 
 // run shows the lines until the last one, or until ctx is done or show fails.
 func (r *replay) run(ctx context.Context) error {
-	err := r.loop(ctx)
+	var err error
+	for shown := 0; err == nil && (r.count == 0 || shown < r.count); shown++ {
+		var l line
+		if l, err = r.next(ctx); err == nil {
+			err = r.show(l)
+		}
+	}
 	err = cmp.Or(r.flush(), err)
-	if err == io.EOF && r.stay {
+	if r.stay && (err == nil || err == io.EOF) {
 		<-ctx.Done()
 	}
 	if err == io.EOF || err == errEnd {
@@ -37,55 +43,37 @@ func (r *replay) run(ctx context.Context) error {
 	return err
 }
 
-// loop shows the lines. It returns io.EOF after the last one.
-func (r *replay) loop(ctx context.Context) error {
-	for shown := 0; r.count == 0 || shown < r.count; {
-		text, err := r.next(ctx)
+// next returns the next line of the input with numbers, or io.EOF after the last
+// one. Those that arrived together leave together.
+func (r *replay) next(ctx context.Context) (line, error) {
+	for {
+		if !r.in.hasLine() {
+			if err := r.flush(); err != nil {
+				return line{}, err
+			}
+		}
+		text, err := r.in.next(ctx)
+		if err == nil {
+			err = r.brake.wait(ctx)
+		}
 		if err != nil {
-			return err
+			return line{}, err
 		}
-		l, err := r.parse(text)
-		if err == nil && l.columns != nil {
-			shown++
-			err = r.show(l)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return io.EOF
-}
-
-// next returns the next line of the input. Those that arrived together leave
-// together.
-func (r *replay) next(ctx context.Context) (string, error) {
-	if !r.in.hasLine() {
-		if err := r.flush(); err != nil {
-			return "", err
+		text = strings.TrimSpace(text)
+		if names, found := strings.CutPrefix(text, "#"); found {
+			r.names, r.begins = strings.Fields(names), true
+			if len(r.names) > 0 && r.names[0] == "time" {
+				r.names = r.names[1:]
+			}
+		} else if text != "" {
+			return r.parse(text)
 		}
 	}
-	text, err := r.in.next(ctx)
-	if err == nil {
-		err = r.brake.wait(ctx)
-	}
-	return text, err
 }
 
 // parse returns a line of the input as one of cpunc. The time is that of the
-// line, if it has one, or else now. There are no columns in a blank line and in a
-// # line, which names those of the lines after it.
+// line, if it has one, or else now.
 func (r *replay) parse(text string) (line, error) {
-	text = strings.TrimSpace(text)
-	if names, found := strings.CutPrefix(text, "#"); found {
-		r.names, r.begins = strings.Fields(names), true
-		if len(r.names) > 0 && r.names[0] == "time" {
-			r.names = r.names[1:]
-		}
-		return line{}, nil
-	}
-	if text == "" {
-		return line{}, nil
-	}
 	l := line{at: time.Now(), begins: r.begins, columns: strings.Fields(text)}
 	if at, err := time.Parse(time.RFC3339, l.columns[0]); err == nil {
 		l.at, l.stamp, l.columns = at, l.columns[0], l.columns[1:]
