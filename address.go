@@ -126,9 +126,9 @@ func attachPort(typed []address) []address {
 	return slices.Delete(typed, second, second+1)
 }
 
-// listenAddress returns the address to listen on: a socket, or the operands
-// [[host] port] or -, together with the port of -p.
-func listenAddress(network string, typed []address, port string) (address, error) {
+// listenAddress returns the address to listen on, the only one: a socket, or the
+// operands [[host] port] or -, together with the port of -p.
+func listenAddress(network string, typed []address, port string) ([]address, error) {
 	host, all := "localhost", "0.0.0.0"
 	if network == "tcp6" { // localhost may have no IPv6 address
 		host, all = "::1", "::"
@@ -140,11 +140,11 @@ func listenAddress(network string, typed []address, port string) (address, error
 	a := addrs[0]
 	switch {
 	case len(addrs) > 1:
-		return address{}, errors.New("too many arguments (want [host] [port] or -U PATH)")
+		return nil, errors.New("too many arguments (want [host] [port] or -U PATH)")
 	case a.network != "":
-		return a, nil
+		return addrs, nil
 	case a.host == "-" && a.port == "":
-		return address{network: stdio}, nil
+		return []address{{network: stdio}}, nil
 	}
 	if a.port == "" {
 		a.port, port = port, "" // for one host, -p is as good
@@ -157,7 +157,7 @@ func listenAddress(network string, typed []address, port string) (address, error
 	case addr.host == "" || addr.host == "*":
 		err = fmt.Errorf("missing host in %q (all interfaces: %s %s)", a.host, all, addr.port)
 	}
-	return addr, err
+	return []address{addr}, err
 }
 
 // parseAddress parses an operand: host, host:port or [host]:port. The host is ""
@@ -179,10 +179,6 @@ func parseAddress(network string, typed address, port string) (address, error) {
 	}
 	typed.network, typed.host, typed.port = network, host, strconv.Itoa(n)
 	return typed, nil
-}
-
-func unusedLabel(label string) error {
-	return fmt.Errorf("no host, socket or command follows the label %q", label)
 }
 
 // splitAddress splits host, host:port, [host]:port or port. What is missing is "".

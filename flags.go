@@ -116,16 +116,6 @@ func optionOf(name string) (option, bool) {
 	return optionTable()[i], true
 }
 
-// optionsOf returns the names of the options under a heading of the help.
-func optionsOf(mode string) (names string) {
-	for _, o := range optionTable() {
-		if o.mode == mode {
-			names += " " + o.name()
-		}
-	}
-	return names
-}
-
 // A usageError is an error in the command line.
 type usageError struct{ error }
 

@@ -133,11 +133,6 @@ func serviceHint(host string) string {
 	return ""
 }
 
-// isHostName reports whether an HTTP request can name this host.
-func isHostName(s string) bool {
-	return s != "" && isPlain(s) && !strings.ContainsAny(s, " :/")
-}
-
 // execHint is about a command that is not a server.
 func execHint(line string) string {
 	fields := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\n;|&'\"", r) })

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"math"
-	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -36,7 +35,7 @@ type options struct {
 	below, above            float64       // NaN if not given
 	hold                    time.Duration // of --for
 
-	given     map[string]string // the options given, by name, in the form that was typed
+	given     map[string]string // as typed: the options by name, and the first by heading of the help
 	typed     []address         // operands, -U and -e in the order typed
 	label     string            // of the next one
 	addresses []address         // to dial, or the only one to listen on
@@ -64,6 +63,7 @@ func parse(args []string) (*options, error) {
 	}
 	set := func(o option, form, value string) error {
 		opt.given[o.name()] = form
+		opt.given[o.mode] = cmp.Or(opt.given[o.mode], form)
 		err := errors.New("must not be empty") // as "$PORT" is when PORT is not set
 		if strings.TrimSpace(value) != "" {
 			err = flags.Set(o.name(), value)
@@ -167,15 +167,15 @@ func (opt *options) addReadings(text string) (err error) {
 }
 
 func (opt *options) addName(name string) error {
-	host, _, err := net.SplitHostPort(name)
+	host, port, err := splitAddress(name)
 	switch {
-	case isHostName(name):
-		opt.names = append(opt.names, name)
-		return nil
-	case err == nil && isHostName(host):
+	case err != nil || host == "":
+		return errors.New("not a host name")
+	case port != "":
 		return fmt.Errorf("not a host name (a name has no port: --name %s)", host)
 	}
-	return errors.New("not a host name")
+	opt.names = append(opt.names, host)
+	return nil
 }
 
 func (opt *options) addCommand(line string) error {
@@ -199,7 +199,7 @@ func (opt *options) addSocket(path string) error {
 
 func (opt *options) setLabel(label string) error {
 	if opt.label != "" {
-		return unusedLabel(opt.label)
+		return fmt.Errorf("no host, socket or command follows the label %q", opt.label)
 	}
 	opt.label = label
 	return nil
@@ -221,8 +221,8 @@ func (opt *options) check() error {
 		message string
 		options string // that it is about
 	}{
-		{opt.listen, "cannot be used with -l" + unquoted(opt.typed), optionsOf(dialing)},
-		{!opt.listen, "requires -l", optionsOf(listening)},
+		{opt.listen, "cannot be used with -l" + unquoted(opt.typed), dialing},
+		{!opt.listen, "requires -l", listening},
 		{opt.listen && stdin, "cannot be used with -l -", "4 6 port allow once keep max-conns"},
 		{opt.listen && opt.given["unix"] != "", "cannot be used with --unix", "4 6 port allow"},
 		{opt.replay, "cannot be used with -, which reads lines from standard input", "interval read exec unix port keep wait 4 6 ask cgroup"},
@@ -232,6 +232,7 @@ func (opt *options) check() error {
 		{!opt.listen && len(opt.typed) > 0, "cannot be used with a host or a command (give it to the listener there: cpunc -l --cgroup GROUP)", "cgroup"},
 		{!opt.listen && !opt.requests && !slices.Contains(opt.words, cgroupWord), "requires -r cgroup", "cgroup"},
 		{opt.given["exec"] != "" && !opt.keep, "with --exec requires --keep", "ask"},
+		{opt.label != "" && len(opt.typed) > 0, "requires a host, socket or command after it", "label"},
 		{opt.ipv4, "cannot be used with -4", "6"},
 		{!opt.listen && len(operands) == 0, "requires a host" + suggest(" (to serve: cpunc -l -p %s, to dial: cpunc -p %[1]s localhost)", opt.port), "4 6 port"},
 		{slices.Contains(opt.words, modesWord), "cannot be used with modes, which has no single number (try -r cpu or -r busy)", "below above"},
@@ -260,17 +261,11 @@ func (opt *options) resolve() (err error) {
 		opt.add(memory, "")
 	}
 	opt.setHints()
+	parse := dialAddresses
 	if opt.listen {
-		var addr address
-		addr, err = listenAddress(network, opt.typed, opt.port)
-		opt.addresses = []address{addr}
-	} else {
-		opt.addresses, err = dialAddresses(network, opt.typed, opt.port)
+		parse = listenAddress
 	}
-	if err == nil && opt.label != "" {
-		err = unusedLabel(opt.label)
-	}
-	if err != nil {
+	if opt.addresses, err = parse(network, opt.typed, opt.port); err != nil {
 		return usagef("%w", err)
 	}
 	return nil

@@ -30,6 +30,9 @@ func (r *replay) run(ctx context.Context) error {
 	for shown := 0; err == nil && (r.count == 0 || shown < r.count); shown++ {
 		var l line
 		if l, err = r.next(ctx); err == nil {
+			err = r.brake.wait(ctx)
+		}
+		if err == nil {
 			err = r.show(l)
 		}
 	}
@@ -53,9 +56,6 @@ func (r *replay) next(ctx context.Context) (line, error) {
 			}
 		}
 		text, err := r.in.next(ctx)
-		if err == nil {
-			err = r.brake.wait(ctx)
-		}
 		if err != nil {
 			return line{}, err
 		}
