@@ -80,8 +80,8 @@ func portHint(operands []string, number string) string {
 // hostHint is about an operand that is not a host.
 func hostHint(s string) string {
 	switch {
-	case strings.HasPrefix(s, "/"), strings.HasPrefix(s, "./"):
-		return suggest(" (for a Unix socket: -U %s)", s)
+	case strings.HasPrefix(s, "/"), strings.HasPrefix(s, "./"), strings.HasPrefix(s, "unix:"): // as in a URL
+		return suggest(" (for a Unix socket: -U %s)", strings.TrimPrefix(strings.TrimPrefix(s, "unix://"), "unix:"))
 	case strings.Contains(s, ","):
 		return suggest(" (hosts are separated by spaces: %s)", strings.ReplaceAll(strings.Trim(s, ","), ",", " "))
 	}
@@ -98,7 +98,7 @@ func hostHint(s string) string {
 	case u.Scheme == "ssh" && u.Port() != "":
 		target = s // which ssh takes, too
 	case u.Scheme != "ssh" && (u.Scheme != "" || u.User == nil):
-		return suggest(" (want host or host:port: %s)", u.Host)
+		return suggest(" (want host or host:port: %s)", strings.TrimSuffix(u.Host, ":"))
 	case u.User != nil:
 		target = u.User.String() + "@" + target
 	}
