@@ -1,6 +1,7 @@
 // The geometry of a chart: where everything is, in CSS pixels.
 
 import { clock, date } from './text.js';
+import { clamp } from './view.js';
 
 const MARGIN = { left: 40, top: 12, right: 28, bottom: 26 };
 
@@ -21,7 +22,7 @@ export function layout(samples, range, size, form, axis) {
 		...size, form, samples, begin, end, left, top, width, height, right: left + width, bottom: top + height,
 		first: samples.since(begin), last: samples.since(end + 0.001),
 		x: time => left + (time - begin) / length * width,
-		time: x => begin + Math.min(Math.max((x - left) / width, 0), 1) * length,
+		time: x => begin + clamp((x - left) / width, 0, 1) * length,
 	};
 	Object.assign(frame, divide(frame));
 	Object.assign(frame, summarize(frame));
@@ -184,21 +185,26 @@ export function layers(frame) {
 // spans returns the extent of each step of a heat map, in an image of so many pixels. A reading covers the time since
 // the one before.
 export function spans({ xs, ends, left, width, spacing }, pixels) {
-	const pixelOf = x => Math.min(Math.max(Math.round((x - left) / width * pixels), 0), pixels);
+	const pixelOf = x => clamp(Math.round((x - left) / width * pixels), 0, pixels);
 	return xs.map((x, s) => [pixelOf(s > 0 && !ends[s - 1] ? xs[s - 1] : x - Math.max(spacing, 1)), pixelOf(x)]);
 }
 
 // locate returns the sample nearest to a time, or -1 if there is none near.
-export function locate({ samples, first, last, x, spacing }, time) {
-	if (first === last) return -1;
+export function locate({ samples, begin, end, first, last, x, spacing }, time) {
+	if (first === last || time < begin || time > end) return -1;
 	let i = Math.min(samples.since(time), last - 1);
 	if (i > first && time - samples.time(i - 1) < samples.time(i) - time) i--;
 	return Math.abs(x(samples.time(i)) - x(time)) <= Math.max(spacing, 12) ? i : -1;
 }
 
+// hottest returns the index of the largest value that is known.
+export function hottest(values) {
+	const known = values.map(value => value || 0);
+	return known.indexOf(Math.max(...known));
+}
+
 // columnAt returns the hottest column of the row of a heat map at y, at sample i.
 export function columnAt({ samples, top, height, rows, neighbors }, i, y) {
-	const from = Math.min(Math.max(Math.floor((y - top) / height * rows), 0), rows - 1) * neighbors;
-	const near = samples.row(i).slice(from, from + neighbors).map(value => value || 0);
-	return from + near.indexOf(Math.max(...near));
+	const from = clamp(Math.floor((y - top) / height * rows), 0, rows - 1) * neighbors;
+	return from + hottest(samples.row(i).slice(from, from + neighbors));
 }

@@ -117,7 +117,7 @@ function drawLine(ctx, frame, palette, c, opacity) {
 		for (const { xs, highs, lows } of all) fillBand(ctx, frame, xs, highs, lows);
 	}
 	ctx.globalAlpha = opacity;
-	ctx.lineWidth = dense ? frame.pixel : frame.spacing < 6 ? 1.5 : 2; // one pixel is fast
+	ctx.lineWidth = dense ? frame.pixel : 2; // one pixel is fast
 	for (const { xs, highs, means } of all) {
 		if (dense) ctx.stroke(trace(xs, highs));
 		ctx.stroke(trace([xs[0] - 0.5, ...xs], [means[0], ...means])); // shows a lone sample
@@ -194,7 +194,7 @@ export function drawMarker(ctx, palette, c, x, y, size) {
 function drawCursor(ctx, frame, palette, chosen, { time, index }) {
 	const { samples, form, top, height, x, y } = frame;
 	rule(ctx, form === 'heat' ? palette.text : palette.quiet, x(time), top, 1, height);
-	if (index < 0 || form !== 'lines') return;
+	if (form !== 'lines') return;
 	samples.row(index).forEach((value, c) => {
 		if (!Number.isNaN(value) && (chosen < 0 || c === chosen)) drawMarker(ctx, palette, c, x(time), y(value), 8);
 	});

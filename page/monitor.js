@@ -19,7 +19,7 @@ export class Monitor {
 
 	wake = () => {}; // ends the pause
 
-	// on has the functions connecting(), line(text) and lost(reason).
+	// on has the functions line(text) and lost(reason).
 	constructor(on) {
 		this.on = on;
 		this.#others.onmessage = ({ data }) => this.#hear(data);
@@ -31,7 +31,6 @@ export class Monitor {
 	start(url, interval) {
 		this.stop();
 		this.#run = new AbortController();
-		this.on.connecting();
 		this.#monitor(url, interval, this.#run.signal);
 	}
 
@@ -66,7 +65,7 @@ export class Monitor {
 			reason = why;
 			given.abort();
 		};
-		const expect = why => {
+		const expect = (why = '') => {
 			clearTimeout(timer);
 			timer = setTimeout(giveUp, interval * 1000 + LONGEST_SILENCE, why);
 		};
@@ -76,7 +75,7 @@ export class Monitor {
 			const either = AbortSignal.any([signal, given.signal]);
 			const response = await fetch(url, { cache: 'no-store', signal: either }).catch(() => null);
 			if (!response) return reason;
-			expect('');
+			expect();
 			if (!response.ok) {
 				const text = await response.text().catch(() => '');
 				return shorten(/^error: (.+)/.exec(text)?.[1] ?? `HTTP status ${response.status}`);
@@ -86,7 +85,7 @@ export class Monitor {
 			for (let rest = ''; rest.length <= MAX_LINE;) {
 				const { value, done } = await reader.read().catch(() => ({ done: true }));
 				if (done || signal.aborted) return reason;
-				expect('');
+				expect();
 				this.#pause = FIRST_PAUSE;
 				const lines = (rest + value).split('\n');
 				rest = lines.pop();

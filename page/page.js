@@ -1,5 +1,6 @@
 // The page: settings, controls, and what happens when.
 
+import { hottest } from './chart.js';
 import { readPalette } from './drawing.js';
 import { Monitor } from './monitor.js';
 import { Panel, clone } from './panel.js';
@@ -126,8 +127,6 @@ let begun = 0; // when the stream began, by the server's clock; 0 before
 const now = () => Date.now() + offset;
 
 const monitor = new Monitor({
-	connecting() { say('connecting', 'Connecting.'); },
-
 	line(text) {
 		// Each reading that fails has a line, in front of the line of the others.
 		if (text.startsWith('error: ')) {
@@ -183,8 +182,8 @@ function say(state, text) {
 // showTitle shows the newest number in the tab, which for many CPUs is that of the busiest.
 function showTitle() {
 	const [{ word, title, newest, samples, format }] = panels;
-	const c = word === 'cores' && newest ? newest.indexOf(Math.max(...newest.filter(value => value >= 0))) : 0;
-	const text = newest ? `${format(newest[c] ?? NaN)} ${samples.names[c] ?? ''}` : title;
+	const c = word === 'cores' && newest ? hottest(newest) : 0;
+	const text = newest ? `${format(newest[c])} ${samples.names[c]}` : title;
 	document.title = `${text} · ${source()}`;
 }
 
@@ -199,6 +198,7 @@ function showIcon() {
 function start() {
 	begun = 0;
 	page.toggle.textContent = 'Monitoring on: press to stop';
+	say('connecting', 'Connecting.');
 	monitor.start(`${settings.read}?interval=${settings.interval}&time&header`, settings.interval);
 }
 
@@ -253,9 +253,9 @@ function drawPanels(size = isPrinted() ? PAPER : undefined) {
 	view.oldest = Math.min(first, view.right);
 	for (const panel of panels) panel.draw(palette, panel.word === 'load' && !log ? cpus : 0, size);
 	// What changes too often to be read out.
-	let text = log || isPrinted() ? spanText() : view.frozen ? `Frozen at ${spanText()}` : '';
-	const age = Math.round((now() - last) / 1000);
-	if (isIn('lost') && last > 0) text += ` Last reading ${formatDuration(age)} ago.`;
+	let text = '';
+	if (isIn('lost') && last > 0) text = `Last reading ${formatDuration(Math.ceil((now() - last) / 1000))} ago. `;
+	if (log || view.frozen || isPrinted()) text += `Showing ${spanText()}`;
 	page.detail.textContent = text;
 	page.live.hidden = !view.frozen && !log;
 }
@@ -332,7 +332,7 @@ for (const type of ['beforeprint', 'afterprint']) {
 on(window, 'unhandledrejection', ({ reason }) => fail(reason));
 on(window, 'error', ({ error }) => { if (error) fail(error); }); // without one, it is only a late layout
 setInterval(() => { if (isIn('lost')) invalidate(); }, 1000); // the time goes on
-on(document, 'visibilitychange', () => { if (!document.hidden) monitor.wake(); });
+on(document, 'visibilitychange', () => monitor.wake());
 
 page.choices.append(...WORDS.map(word => {
 	const choice = clone('choice'), [box, name, title] = choice.children;
@@ -342,7 +342,7 @@ page.choices.append(...WORDS.map(word => {
 }));
 page.complaint.textContent = readAddress();
 view.window = settings.window;
-palette = readPalette();
+repaint();
 showSettings();
 showPanels();
 start();

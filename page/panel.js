@@ -1,6 +1,6 @@
 // A Panel shows one reading: its title, its chart, the values at the cursor and its legend.
 
-import { columnAt, formOf, layout, locate } from './chart.js';
+import { columnAt, formOf, hottest, layout, locate } from './chart.js';
 import { COLORS, draw, look } from './drawing.js';
 import { listen } from './gestures.js';
 import { describe } from './readings.js';
@@ -33,7 +33,6 @@ export class Panel {
 		}
 		this.h2.textContent = this.element.ariaLabel = this.title;
 		this.canvas.ariaLabel = `${this.title}: arrow keys show the values at a time`;
-		this.legend.ariaLabel = `${this.title}: newest value, minimum, average and maximum of each column`;
 		listen(this);
 		for (const type of ['pointerover', 'pointerout', 'focusin', 'focusout', 'click']) {
 			this.legend.addEventListener(type, event => {
@@ -99,13 +98,11 @@ export class Panel {
 
 	// spot returns the sample at the cursor and the column in focus there, or null.
 	get #spot() {
-		const { frame, view: { cursor } } = this;
-		if (!cursor || cursor.time < frame.begin || cursor.time > frame.end) return null;
-		const index = locate(frame, cursor.time);
+		const { frame, view: { cursor } } = this, index = cursor ? locate(frame, cursor.time) : -1;
+		if (index < 0) return null;
 		let chosen = this.#focused;
-		const isHere = index >= 0 && cursor.panel === this;
-		if (chosen < 0 && isHere && frame.form === 'heat') chosen = columnAt(frame, index, cursor.y);
-		return { time: index < 0 ? cursor.time : this.samples.time(index), index, chosen };
+		if (chosen < 0 && cursor.panel === this && frame.form === 'heat') chosen = columnAt(frame, index, cursor.y);
+		return { time: this.samples.time(index), index, chosen };
 	}
 
 	#showReadout(spot) {
@@ -114,8 +111,7 @@ export class Panel {
 			this.canvas.ariaValueText = 'no time selected';
 			return;
 		}
-		const { frame } = this, time = clock(spot.time, frame.seconds);
-		const rows = spot.index < 0 ? [['no reading', NaN]] : this.#valuesAt(spot);
+		const { frame } = this, time = clock(spot.time, frame.seconds), rows = this.#valuesAt(spot);
 		this.readout.replaceChildren(time, ...rows.map(([name, value, marker = '']) => {
 			const row = document.createElement('div'), number = document.createElement('b');
 			number.textContent = this.format(value);
@@ -134,9 +130,8 @@ export class Panel {
 	#valuesAt({ index, chosen }) {
 		const values = this.samples.row(index), rowOf = c => [this.#names[c], values[c]];
 		if (!this.wide) return values.map((_, c) => [...rowOf(c), this.#entries[c].marker.cloneNode(true)]);
-		const known = values.filter(value => !Number.isNaN(value));
-		const highest = known.length ? Math.max(...known) : NaN;
-		return [...chosen >= 0 ? [rowOf(chosen)] : [], ['highest', highest]];
+		const highest = hottest(values), highestRow = [`highest: ${this.#names[highest]}`, values[highest]];
+		return chosen < 0 ? [highestRow] : [rowOf(chosen), highestRow];
 	}
 
 	// values returns the texts of the legend for each column: newest, minimum, average, maximum.

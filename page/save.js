@@ -41,10 +41,10 @@ export function saveData(panels, range, name) {
 // savePicture saves the charts, whose canvases have this size, with their legends.
 export function savePicture(panels, { width, height, scale }, palette, heading, name) {
 	const margin = 24, perRow = Math.max(1, Math.floor(width / 320)), cell = width / perRow;
-	const rowsOf = panel => Math.ceil(panel.samples.names.length / perRow);
+	const heightOf = panel => height + 40 + 24 * Math.ceil(panel.samples.names.length / perRow);
 	const canvas = document.createElement('canvas');
 	canvas.width = (width + 2 * margin) * scale;
-	canvas.height = (panels.reduce((sum, panel) => sum + height + 24 * rowsOf(panel) + 40, 36) + 2 * margin) * scale;
+	canvas.height = (panels.reduce((sum, panel) => sum + heightOf(panel), 36) + 2 * margin) * scale;
 	const ctx = canvas.getContext('2d');
 	const text = (string, x, y, font) => {
 		ctx.font = `${font} system-ui, sans-serif`;
@@ -67,7 +67,7 @@ export function savePicture(panels, { width, height, scale }, palette, heading, 
 			text(`${panel.samples.names[c]}  ${now}`, x + 18, y, '600 13px');
 			text(`min ${min}  avg ${avg}  max ${max}`, x + 130, y, '12px');
 		});
-		ctx.translate(0, height + 40 + 24 * rowsOf(panel));
+		ctx.translate(0, heightOf(panel));
 	}
 	canvas.toBlob(blob => save(blob, `${name}.png`));
 }

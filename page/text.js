@@ -21,7 +21,7 @@ export function clock(time, interval = 1) {
 
 export const date = time => new Date(time).toDateString().slice(4);
 
-export const zone = time => new Date(time).toString().replace(/.*GMT([+-]\d\d)(\d\d).*/, 'UTC$1:$2');
+export const zone = time => new Date(time).toString().slice(25, 33); // as in GMT+0100
 
 export const formatNumber = (value, decimals) => Number.isNaN(value) ? 'nan' : value.toFixed(decimals);
 
