@@ -336,7 +336,7 @@ func makeGroup(t *testing.T, name string, percent int, cpus string) (dirs []stri
 			if err := os.Mkdir(dir, 0o777); err != nil {
 				t.Skip(err)
 			}
-			t.Cleanup(func() { eventuallyTrue(t, dir+" removed", 5*time.Second, func() bool { return os.Remove(dir) == nil }) })
+			t.Cleanup(func() { until(t, dir+" removed", func() bool { return os.Remove(dir) == nil }) })
 			dirs = append(dirs, dir)
 		}
 		// With the highest weight, the group reaches its limit even on a busy machine.

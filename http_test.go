@@ -34,7 +34,7 @@ func fetchInPieces(t *testing.T, addr, text string, size int) string {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	go func() { // ends with the connection
 		for piece := range slices.Chunk([]byte(text), size) {
 			if _, err := conn.Write(piece); err != nil {
@@ -289,7 +289,7 @@ func TestMetrics(t *testing.T) {
 	}
 	before := srv.sampler.replies[coresWord].Load()
 	get("/cores")
-	eventuallyTrue(t, "connection closed", 5*time.Second, func() bool { return srv.serving.Load() == 0 })
+	until(t, "connection closed", func() bool { return srv.serving.Load() == 0 })
 	got := get("/metrics")
 	for _, want := range []string{
 		"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",

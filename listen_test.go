@@ -52,7 +52,7 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 		if n := srv.serving.Load(); n != 0 {
 			t.Errorf("%d connections are still counted", n)
 		}
-		eventuallyTrue(t, "no goroutine left", 5*time.Second, func() bool {
+		until(t, "no goroutine left", func() bool {
 			stacks := make([]byte, 4<<20)
 			stacks = stacks[:runtime.Stack(stacks, true)]
 			return !bytes.Contains(stacks, fmt.Appendf(nil, "(%p", srv))
@@ -79,7 +79,7 @@ func (h *honest) poll(addr string, n int, interval time.Duration) {
 	for range n {
 		asked := time.Now()
 		conn.Write([]byte("cpu\n"))
-		conn.SetReadDeadline(asked.Add(20 * time.Second))
+		conn.SetReadDeadline(asked.Add(patience))
 		if line, err := lines.ReadString('\n'); err != nil || line != stillCPU {
 			h.err = fmt.Errorf("%q, %v", line, err)
 			return
@@ -190,16 +190,20 @@ func TestAbusiveClients(t *testing.T) {
 	// All but the slow clients are disconnected: the silent ones because of -w, the
 	// rude ones after 64 bytes, and the greedy ones because they do not read their
 	// replies.
-	eventuallyTrue(t, "bad clients disconnected", time.Minute, func() bool {
+	until(t, "bad clients disconnected", func() bool {
 		return int(cut.Load()) == greedy+rude && srv.serving.Load() <= int32(slow)
 	})
 }
 
-func eventuallyTrue(t *testing.T, what string, within time.Duration, done func() bool) {
+const patience = time.Minute // for anything a test waits for; a machine may be slow
+
+// until polls a condition until it holds. A condition that does not come true in time
+// fails the test.
+func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !done(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, within)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }
@@ -244,7 +248,7 @@ func TestMaxConns(t *testing.T) {
 		t.Errorf("to a client that sends nothing: %q", got)
 	}
 	conns[0].Close()
-	eventuallyTrue(t, "one connection closed", 5*time.Second, func() bool { return srv.serving.Load() == 2 })
+	until(t, "one connection closed", func() bool { return srv.serving.Load() == 2 })
 	var h honest
 	h.poll(addr, 1, 0)
 	if h.err != nil {
@@ -289,7 +293,7 @@ func TestAllow(t *testing.T) {
 	}
 	defer conn.Close()
 	conn.Write([]byte("cpu\n"))
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(patience))
 	if n, err := conn.Read(make([]byte, 10)); n != 0 || err == nil || os.IsTimeout(err) {
 		t.Errorf("%d bytes, %v for an address that is not allowed", n, err)
 	}
@@ -371,7 +375,7 @@ func TestFewDescriptors(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		conn.SetDeadline(time.Now().Add(patience))
 		io.WriteString(conn, "load\n")
 		reply, _ = bufio.NewReader(conn).ReadString('\n')
 		return conn, reply
@@ -396,7 +400,7 @@ func TestFewDescriptors(t *testing.T) {
 	for _, conn := range conns {
 		conn.Close()
 	}
-	eventuallyTrue(t, "served again", 20*time.Second, func() bool {
+	until(t, "served again", func() bool {
 		_, reply := ask()
 		return len(strings.Fields(reply)) == 3
 	})
@@ -654,7 +658,7 @@ func TestEndUnderMixedLoad(t *testing.T) {
 				}
 			}
 		}()
-		eventuallyTrue(t, "load", 20*time.Second, func() bool { return replies.Load() > int64(10*many*(round+1)) })
+		until(t, "load", func() bool { return replies.Load() > int64(10*many*(round+1)) })
 		end()
 		clients.Wait()
 	}

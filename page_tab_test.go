@@ -26,19 +26,6 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-const patience = 30 * time.Second // for anything a test waits for
-
-// until polls a condition until it holds. A condition that does not come true
-// in time fails the test.
-func until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(30 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
-}
-
 // A relay stands between the browser and a listener. It counts the streams,
 // keeps their lines, and can die and come back at the same address.
 type relay struct {
@@ -397,7 +384,7 @@ func (p *tab) saved(button, suffix string) []byte {
 				file, _ = os.ReadFile(name)
 			}
 		}
-		if len(file) == 0 && time.Since(clicked) > patience/3 {
+		if len(file) == 0 && time.Since(clicked) > 10*time.Second {
 			p.click(button)
 			clicked = time.Now()
 		}

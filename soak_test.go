@@ -55,7 +55,7 @@ func TestSoak(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		conn.SetDeadline(time.Now().Add(patience))
 		expect := func(lines *bufio.Reader, what string) bool {
 			line, err := lines.ReadString('\n')
 			if err != nil || strings.HasPrefix(line, "error: ") && !strings.Contains(line, "cgroup") && !strings.Contains(line, "pressure") {
@@ -128,7 +128,7 @@ func TestSoak(t *testing.T) {
 			visitors.Go(func() { visit(7*i + round) })
 		}
 		visitors.Wait()
-		eventuallyTrue(t, "all connections closed", 20*time.Second, func() bool {
+		until(t, "all connections closed", func() bool {
 			return srv.serving.Load() == 0 && srv.refusals.Load() == 0 && local.serving.Load() == 0
 		})
 		if round%20 != 5 {
