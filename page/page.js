@@ -166,8 +166,8 @@ function lose(why) {
 
 async function countCPUs() {
 	if (cpus || !settings.read.includes('load')) return;
-	const response = await fetch('cores').catch(() => null);
-	if (response?.ok) cpus = (await response.text()).split(' ').length;
+	const text = await fetch('cores').then(reply => reply.ok ? reply.text() : '').catch(() => '');
+	if (text) cpus = text.split(' ').length;
 	invalidate();
 }
 
@@ -270,13 +270,16 @@ function spanText() {
 const on = (target, type, act) => target.addEventListener(type, act);
 const sizes = new ResizeObserver(invalidate);
 
-const fileName = () => `cpunc-${settings.read}-${source()}-${new Date(view.range.end).toISOString().slice(0, 19)}`;
+function fileName() {
+	const words = panels.map(({ word }) => word), end = new Date(view.range.end).toISOString().slice(0, 19);
+	return `cpunc-${words}-${source()}-${end}`;
+}
 
 on(page.toggle, 'click', toggle);
 on(page.live, 'click', returnToLive);
 on(page.saveData, 'click', () => saveData(panels, view.range, fileName()));
 on(page.savePicture, 'click', () => {
-	const size = { ...panels[0].size, scale: Math.max(2, devicePixelRatio) };
+	const size = { ...panels[0].size, scale: 2 };
 	drawPanels(size);
 	savePicture(panels, size, palette, `${source()}  ${spanText()}`, fileName());
 	drawPanels();

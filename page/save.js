@@ -46,10 +46,10 @@ export function savePicture(panels, { width, height, scale }, palette, heading, 
 	canvas.width = (width + 2 * margin) * scale;
 	canvas.height = (panels.reduce((sum, panel) => sum + heightOf(panel), 36) + 2 * margin) * scale;
 	const ctx = canvas.getContext('2d');
-	const text = (string, x, y, font) => {
+	const text = (string, x, y, font, maxWidth) => {
 		ctx.font = `${font} system-ui, sans-serif`;
 		ctx.fillStyle = palette.text;
-		ctx.fillText(string, x, y);
+		ctx.fillText(string, x, y, maxWidth);
 	};
 	ctx.fillStyle = palette.ground;
 	ctx.fillRect(0, 0, canvas.width, canvas.height);
@@ -64,8 +64,8 @@ export function savePicture(panels, { width, height, scale }, palette, heading, 
 		panel.values().forEach(([now, min, avg, max], c) => {
 			const x = c % perRow * cell, y = height + 40 + Math.floor(c / perRow) * 24;
 			if (panel.form !== 'heat') drawMarker(ctx, palette, c, x + 6, y, 6);
-			text(`${panel.samples.names[c]}  ${now}`, x + 18, y, '600 13px');
-			text(`min ${min}  avg ${avg}  max ${max}`, x + 130, y, '12px');
+			text(`${panel.samples.names[c]}  ${now}`, x + 18, y, '600 13px', cell - 230);
+			text(`min ${min}  avg ${avg}  max ${max}`, x + cell - 200, y, '12px');
 		});
 		ctx.translate(0, heightOf(panel));
 	}
