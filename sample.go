@@ -15,11 +15,11 @@ const readTimeout = 5 * time.Second // for a source that another goroutine is re
 
 // firstWindow and maxWindow limit the time that a first reply covers. The history
 // gets a sample every historyEvery, so that there is always one between these
-// ages, even if a timer is late.
+// ages, even if a timer is late by a tenth of that.
 var (
 	firstWindow  = time.Second
 	maxWindow    = 3 * time.Second
-	historyEvery = 1500 * time.Millisecond
+	historyEvery = 1800 * time.Millisecond
 )
 
 const maxHistory = 4 // samples of each source: three, and one that a session may add

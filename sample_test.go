@@ -145,14 +145,14 @@ func TestFirstAnswer(t *testing.T) {
 		{50 * ms, 1000 * ms, 950 * ms},
 		{990 * ms, 1000 * ms, 10 * ms},
 		{1000 * ms, 1000 * ms, 0},
-		{1490 * ms, 1490 * ms, 0},
-		{1500 * ms, 1500 * ms, 0},
-		{2490 * ms, 2490 * ms, 0},
-		{2500 * ms, 1000 * ms, 0},
-		{60*time.Second + 990*ms, 2490 * ms, 0},
-		{61 * time.Second, 1000 * ms, 0},
-		{61*time.Second + 490*ms, 1490 * ms, 0},
-		{61*time.Second + 500*ms, 1500 * ms, 0},
+		{1790 * ms, 1790 * ms, 0},
+		{1800 * ms, 1800 * ms, 0},
+		{2790 * ms, 2790 * ms, 0},
+		{2800 * ms, 1000 * ms, 0},
+		{60*time.Second + 390*ms, 2790 * ms, 0},
+		{60*time.Second + 400*ms, 1000 * ms, 0},
+		{61*time.Second + 190*ms, 1790 * ms, 0},
+		{61*time.Second + 200*ms, 1800 * ms, 0},
 	} {
 		t.Run(test.age.String(), func(t *testing.T) {
 			inBubble(t, test.age, odd, func(t *testing.T, k *kernel, smp *sampler) {
@@ -225,10 +225,10 @@ func TestFirstAnswerAfterHotplug(t *testing.T) {
 	}{
 		{300 * ms, 1000 * ms, 1000 * ms}, // no sample since then
 		{1300 * ms, 1000 * ms, 1000 * ms},
-		{1700 * ms, 1000 * ms, 600 * ms}, // one sample, which is too young
-		{2700 * ms, 1400 * ms, 0},
-		{3000 * ms, 1700 * ms, 0}, // the newest sample is too young
-		{4000 * ms, 1200 * ms, 0},
+		{2000 * ms, 1000 * ms, 600 * ms}, // one sample, which is too young
+		{3000 * ms, 1400 * ms, 0},
+		{3600 * ms, 2000 * ms, 0}, // the newest sample is too young
+		{4600 * ms, 1200 * ms, 0},
 	} {
 		t.Run(test.age.String(), func(t *testing.T) {
 			inBubble(t, 60*time.Second+200*ms, quarter, func(t *testing.T, k *kernel, smp *sampler) {
@@ -397,7 +397,7 @@ func TestRunEndsWhileCountersHang(t *testing.T) {
 
 // However many clients there are, the counters are read at most once in 10 ms. A
 // request for cpu does not read the cores. Without requests, each source is read every
-// 1.5 seconds.
+// 1.8 seconds.
 func TestReadsAreBounded(t *testing.T) {
 	inBubble(t, time.Minute, quarter, func(t *testing.T, k *kernel, smp *sampler) {
 		var clients sync.WaitGroup
@@ -424,7 +424,7 @@ func TestReadsAreBounded(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		for _, src := range []source{totals, perCPU, pressures, groups} {
-			if n := k.reads()[src] - reads[src]; n != 2400 {
+			if n := k.reads()[src] - reads[src]; n != 2000 {
 				t.Errorf("source %d was read %d times in an idle hour", src, n)
 			}
 		}
