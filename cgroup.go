@@ -232,9 +232,12 @@ func findHierarchies() (h hierarchies, err error) {
 	}
 	text, _ = readText(procFile("self/mountinfo"))
 	for line := range strings.Lines(text) {
-		if m, ok := parseMount(line); ok && (os.Getenv("HOST_SYS") == "" || isWithin(m.point, cgroupRoot())) {
-			h.mounts = append(h.mounts, m)
+		m, ok := parseMount(line)
+		if !ok || os.Getenv("HOST_SYS") != "" && !isWithin(m.point, cgroupRoot()) {
+			continue
 		}
+		hidden := func(old cgroupMount) bool { return isWithin(old.point, m.point) } // below the new one
+		h.mounts = append(slices.DeleteFunc(h.mounts, hidden), m)
 	}
 	return h, nil
 }

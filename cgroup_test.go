@@ -21,7 +21,7 @@ import (
 // It checks the group that is found at the end, and the reply. The file named in an
 // archive is the path for --cgroup.
 func TestControlGroups(t *testing.T) {
-	eachFixture(t, "testdata/cgroup/*.txtar", 43, func(t *testing.T, dir string, before, after func()) string {
+	eachFixture(t, "testdata/cgroup/*.txtar", 44, func(t *testing.T, dir string, before, after func()) string {
 		t.Setenv("HOST_PROC", filepath.Join(dir, "proc"))
 		t.Setenv("HOST_SYS", filepath.Join(dir, "sys"))
 		layFiles(t, dir, txtar.Parse([]byte("-- from/sys/devices/system/cpu/online --\n0-3\n")), "from")
