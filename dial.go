@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -40,16 +40,17 @@ func (d dialer) dial(ctx context.Context, a address) (net.Conn, error) {
 	deadline := time.Now().Add(d.wait)
 	limited, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if _, notIP := netip.ParseAddr(a.host); d.verbose && notIP != nil && a.network != socket {
-		if ips, err := net.DefaultResolver.LookupHost(limited, a.host); err == nil {
-			say("%s resolves to %s", a.host, quoteOdd(strings.Join(ips, " ")))
+	attempt := net.Dialer{Control: func(_, at string, _ syscall.RawConn) error { // is called for each address of a name
+		if d.verbose && at != a.target() {
+			say("%s: trying %s", a, at)
 		}
-	}
-	conn, err := new(net.Dialer).DialContext(limited, a.network, a.target())
+		return nil
+	}}
+	conn, err := attempt.DialContext(limited, a.network, a.target())
 	// If the queue of a Unix socket is full, connect does not block but fails with
 	// EAGAIN, which package os counts as a timeout.
 	for a.network == socket && os.IsTimeout(err) && sleep(limited, 10*time.Millisecond) == nil {
-		conn, err = new(net.Dialer).DialContext(limited, a.network, a.target())
+		conn, err = attempt.DialContext(limited, a.network, a.target())
 	}
 	if err != nil && ctx.Err() == nil && !time.Now().Before(deadline) {
 		err = fmt.Errorf("connection timed out (%v)", d.wait)

@@ -364,7 +364,7 @@ func (w *web) stream(out http.ResponseWriter, r *http.Request, s *session, readi
 	for c := (clock{interval: cmp.Or(interval, minWindow)}); ; {
 		l, failed := w.read(s, readings, lines.header)
 		if c.due.IsZero() {
-			c.due = time.Now() // a first reply may take long, and the ticks start with it
+			c.due = time.Now() // a first reply may take long, and the ticks start with the first line
 		}
 		l.at = c.stamp(time.Now())
 		conn.SetWriteDeadline(time.Now().Add(stuckTime))

@@ -91,7 +91,7 @@ func (p *poller) loop(ctx context.Context) error {
 		}
 		last := l.at // when the last reply came
 		if p.polls == 1 {
-			c.due = last // a first reply may take long, and the ticks start with it
+			c.due = time.Now() // a first reply may take long, and the ticks start with the first line
 		}
 		l.at = c.stamp(last)
 		if err := p.show(l); err != nil {

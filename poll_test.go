@@ -201,24 +201,25 @@ func TestSeveralHosts(t *testing.T) {
 }
 
 // The first line waits for a host that has just started, and for a command, which may
-// still be connecting, but not for a host that is connected and silent.
+// still be connecting, but not for a host that is connected and silent. The second one
+// follows an interval later.
 func TestFirstLineOfSeveral(t *testing.T) {
 	for _, test := range []struct {
 		network string
 		keep    bool
 		delay   time.Duration
-		want    string
+		want    []string
 	}{
-		{"tcp", false, 1500 * time.Millisecond, "1.50 1.50 0.0 0.0"},
-		{"tcp", true, 1500 * time.Millisecond, "1.50 1.50 0.0 0.0"},
-		{"tcp", false, 2500 * time.Millisecond, "0.00 2.00 0.0 nan"},
-		{"tcp", true, 2500 * time.Millisecond, "0.00 2.00 0.0 nan"},
-		{command, false, 2500 * time.Millisecond, "2.50 2.50 0.0 0.0"},
-		{command, true, 2500 * time.Millisecond, "2.50 2.50 0.0 0.0"},
+		{"tcp", false, 1500 * time.Millisecond, []string{"1.50 1.50 0.0 0.0", "2.50 2.50 1.0 1.0"}},
+		{"tcp", true, 1500 * time.Millisecond, []string{"1.50 1.50 0.0 0.0", "2.50 2.50 1.0 1.0"}},
+		{"tcp", false, 2500 * time.Millisecond, []string{"2.00 2.00 0.0 nan", "3.00 3.00 1.0 1.0"}},
+		{"tcp", true, 2500 * time.Millisecond, []string{"2.00 2.00 0.0 nan", "3.00 3.00 1.0 1.0"}},
+		{command, false, 2500 * time.Millisecond, []string{"2.50 2.50 0.0 0.0", "3.50 3.50 1.0 1.0"}},
+		{command, true, 2500 * time.Millisecond, []string{"2.50 2.50 0.0 0.0", "3.50 3.50 1.0 1.0"}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			quick, slow := scripted(t, after(0)), scripted(t, after(test.delay))
-			p := &poller{interval: time.Second, first: time.Second, count: 1, keep: test.keep}
+			quick, slow := scripted(t, after(0)), scripted(t, after(test.delay, 0))
+			p := &poller{interval: time.Second, first: time.Second, count: 2, keep: test.keep}
 			p.hosts = []*host{{address: address{network: "tcp", host: "a", port: "5000"}}, {address: address{network: test.network, host: "b", port: "5000"}}}
 			p.dial = func(ctx context.Context, a address) (net.Conn, error) {
 				if a.host == "a" {
@@ -230,7 +231,7 @@ func TestFirstLineOfSeveral(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			expect(t, lines, test.want)
+			expect(t, lines, test.want...)
 		})
 	}
 }
