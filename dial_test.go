@@ -441,6 +441,7 @@ func TestBacklogFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Close(fd)
+	syscall.CloseOnExec(fd)
 	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -456,13 +457,15 @@ func TestBacklogFull(t *testing.T) {
 	if _, err := (dialer{wait: 300 * time.Millisecond}).dial(t.Context(), addr); err == nil || time.Since(begin) < 300*time.Millisecond {
 		t.Errorf("full: %v after %v", err, time.Since(begin))
 	}
+	accepted := make(chan int)
 	time.AfterFunc(100*time.Millisecond, func() {
-		for range 2 {
-			if peer, _, err := syscall.Accept(fd); err == nil {
-				defer syscall.Close(peer)
-			}
+		peer, _, err := syscall.Accept(fd)
+		if err != nil {
+			t.Error(err)
 		}
+		accepted <- peer
 	})
+	defer func() { syscall.Close(<-accepted) }() // before fd, whose number may then be that of another listener
 	conn, err := (dialer{wait: 10 * time.Second}).dial(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
