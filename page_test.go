@@ -333,6 +333,15 @@ func TestPage(t *testing.T) {
 		})
 		p.do(chromedp.KeyEvent(kb.Escape))
 		until(t, "no readout", func() bool { return evaluate[bool](p, "document.querySelector('.readout').hidden") })
+		// A reading is chosen with keys alone.
+		p.do(chromedp.Focus(chromedp.CSS("[popovertarget]")), chromedp.KeyEvent(kb.Enter), chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(" "))
+		if got := evaluate[string](p, "location.search"); got != "?read=cpu,cores&interval=0.5&window=120" {
+			t.Errorf("address %q after a choice", got)
+		}
+		p.do(chromedp.KeyEvent(kb.Escape))
+		if !evaluate[bool](p, "document.activeElement.matches('[popovertarget]') && !document.querySelector('#choices').matches(':popover-open')") {
+			t.Error("the readings are still open")
+		}
 		// While stopped, choosing another reading sends no request. The next start
 		// opens its stream.
 		p.choose("load")

@@ -24,7 +24,7 @@ export function readPalette() {
 		return getComputedStyle(probe).color;
 	};
 	const palette = { lines: Array.from({ length: COLORS }, (_, c) => resolve(`line${c}`)) };
-	for (const name of ['ground', 'text', 'quiet', 'rule', 'grid']) palette[name] = resolve(name);
+	for (const name of ['ground', 'text', 'quiet', 'edge', 'grid']) palette[name] = resolve(name);
 	palette.heat = ramp(['heat0', 'heat1', 'heat2', 'heat3', 'heat4'].map(resolve));
 	probe.remove();
 	return palette;
@@ -65,7 +65,7 @@ function rule(ctx, color, x, y, width, height) {
 function drawGrid(ctx, { left, top, width, height, bottom, base, timeTicks, valueTicks }, palette) {
 	for (const { x } of timeTicks) rule(ctx, palette.grid, x, top, 1, height);
 	for (const { y } of valueTicks) rule(ctx, palette.grid, left, y, width, 1);
-	for (const y of [base, bottom]) rule(ctx, palette.rule, left, y, width, 1);
+	for (const y of [base, bottom]) rule(ctx, palette.edge, left, y, width, 1);
 }
 
 function drawLabels(ctx, { left, right, bottom, timeTicks, valueTicks, cpus, y, top }, palette) {
@@ -172,7 +172,7 @@ function drawHeat(ctx, frame, palette, chosen) {
 	heat.getContext('2d').putImageData(image, 0, 0);
 	ctx.imageSmoothingEnabled = false;
 	ctx.drawImage(heat, left, top, width, height);
-	rule(ctx, palette.rule, left, top + height, width, 1);
+	rule(ctx, palette.edge, left, top + height, width, 1);
 	if (chosen < 0) return;
 	ctx.strokeStyle = palette.text;
 	ctx.lineWidth = 1.5;
