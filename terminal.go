@@ -88,15 +88,17 @@ func (t *terminal) close() {
 		io.WriteString(t, scrollAll)
 		t.screen.Fini()
 	}()
-	go func() { // ends with Fini, which may wait for it
-		for range t.events() {
+	timeout := time.After(grace)
+	for {
+		select {
+		case <-t.events(): // otherwise, Fini would wait
+		case <-ended:
+			t.released.Store(true)
+			return
+		case <-timeout: // the library's goroutines may block each other if there is much input
+			t.release()
+			return
 		}
-	}()
-	select {
-	case <-ended:
-		t.released.Store(true)
-	case <-time.After(grace): // the library's goroutines may block each other if there is much input
-		t.release()
 	}
 }
 
