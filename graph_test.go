@@ -38,7 +38,7 @@ func (k *keyboard) Write(p []byte) (int, error) {
 
 // The library locks its screen while it waits for keys to be read. The chart must
 // still start and end when much is typed before the q. (After the q, the library's
-// own goroutines may block each other; then detach does not wait for them.)
+// own goroutines may block each other; then close does not wait for them.)
 func TestPasteAtTheBeginning(t *testing.T) {
 	t.Parallel()
 	for range 10 {
@@ -50,7 +50,7 @@ func TestPasteAtTheBeginning(t *testing.T) {
 		go typed.Write(slices.Concat(bytes.Repeat([]byte("0"), 1000), []byte("q"), bytes.Repeat([]byte("0"), 100)))
 		ended := make(chan error, 1)
 		go func() {
-			if err := g.attach(&keyboard{keys: keys}, func(string) {}); err != nil {
+			if err := g.attach(&keyboard{keys: keys}, func(string) { keys.Close() }); err != nil {
 				ended <- err
 				return
 			}
