@@ -457,15 +457,17 @@ func TestBacklogFull(t *testing.T) {
 	if _, err := (dialer{wait: 300 * time.Millisecond}).dial(t.Context(), addr); err == nil || time.Since(begin) < 300*time.Millisecond {
 		t.Errorf("full: %v after %v", err, time.Since(begin))
 	}
-	accepted := make(chan int)
+	accepted := make(chan struct{})
 	time.AfterFunc(100*time.Millisecond, func() {
+		defer close(accepted)
 		peer, _, err := syscall.Accept(fd)
 		if err != nil {
 			t.Error(err)
+			return
 		}
-		accepted <- peer
+		syscall.Close(peer)
 	})
-	defer func() { syscall.Close(<-accepted) }() // before fd, whose number may then be that of another listener
+	defer func() { <-accepted }() // before fd is closed, whose number may then be that of another listener
 	conn, err := (dialer{wait: 10 * time.Second}).dial(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
