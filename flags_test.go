@@ -161,6 +161,50 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// Each option that cannot be used in a mode, or with others, is named in the error.
+func TestRules(t *testing.T) {
+	for _, test := range []struct{ line, options, want string }{
+		{"-l", "-i1 -c1 -rcpu -t -H -g --window=1 --below=1 --above=1 --for=1 -ecat --label=a --ask", "cannot be used with -l (try 'cpunc -h')"},
+		{"web1", "-1 -m1 -a::1 --name=a", "requires -l (try 'cpunc -h')"},
+		{"-l -", "-4 -6 -p1 -a::1 -1 -k -m1", "cannot be used with -l - (try 'cpunc -h')"},
+		{"-l -Usock", "-4 -6 -p1 -a::1", "cannot be used with --unix (try 'cpunc -h')"},
+		{"-", "-i1 -rcpu -ecat -Usock -p1 -k -w1 -4 -6 --ask --cgroup=/", "cannot be used with -, which reads lines from standard input (try 'cpunc -h')"},
+		{"-r -", "-i1 --below=1 --above=1", "cannot be used with -r - (try 'cpunc -h')"},
+		{"-g", "--ask", "cannot be used with --graph (try 'cpunc -h')"},
+		{"", "--window=1", "requires --graph (try 'cpunc -h')"},
+		{"-r cgroup web1", "--cgroup=/", "cannot be used with a host or a command (give it to the listener there: cpunc -l --cgroup GROUP)"},
+		{"", "--cgroup=/", "requires -r cgroup (try 'cpunc -h')"},
+		{"-e cat", "--ask", "with --exec requires --keep (try 'cpunc -h')"},
+		{"web1", "--label=a", "requires a host, socket or command after it (try 'cpunc -h')"},
+		{"web1 -4", "-6", "cannot be used with -4 (try 'cpunc -h')"},
+		{"-e cat", "-4 -6", "requires a host (try 'cpunc -h')"},
+		{"", "-p80", "requires a host (to serve: cpunc -l -p 80, to dial: cpunc -p 80 localhost)"},
+		{"-r cpu,modes", "--below=1 --above=1", "cannot be used with modes, which has no single number (try -r cpu or -r busy)"},
+		{"", "--for=1", "requires --below or --above (try 'cpunc -h')"},
+		{"--below=1", "--above=1", "must be less than --below: the readings must be between the two (try 'cpunc -h')"},
+	} {
+		for o := range strings.FieldsSeq(test.options) {
+			form, _, isLong := strings.Cut(o, "=")
+			if !isLong && !strings.HasPrefix(o, "--") {
+				form = o[:2]
+			}
+			_, err := parse(append(strings.Fields(test.line), o))
+			if want := form + " " + test.want; err == nil || err.Error() != want {
+				t.Errorf("%q with %s: %v, want %s", test.line, o, err, want)
+			}
+		}
+	}
+	for _, line := range []string{
+		"-l -k -w1 -v -Usock", "-l -1 -m1 -a::1 --name=a -p1 -4 --cgroup=/", "-l - -v -w1 --name=a --cgroup=/",
+		"--label=a - -c1 -t -H -g --window=1 --below=1 --for=1 -v", "-r - -c1 -t -H -k -w1 -v", "-r cgroup --cgroup=/",
+		"-e cat --ask -k", "--above=1 --below=2 --for=1", "-r load,cores --below=1", "--label=a", "web1 -6 -p1 --ask",
+	} {
+		if _, err := parse(strings.Fields(line)); err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
+
 // For any command line, the error is one line without unprintable characters.
 func FuzzOptions(f *testing.F) {
 	for _, s := range []string{"-lv 5000", "--interval=2 web1", "-i\n1", "-e a -U b", "--label a -4", "--=", "-=", "---", "-r cpu,load -r -", "-a ::1%eth0/64", "localhost:\x03 0", "-l -p \x03 5000", "-p \x03 localhost 1", ":\x03", "-l :\x03", "-e a b\x03", "-l -4 -p \x03 -U a", "--label \x03 -l", "--\x9b", "web\x9b1", "-e \x9b -p \xff"} {
