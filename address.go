@@ -147,7 +147,7 @@ func listenAddress(network string, typed []address, port string) ([]address, err
 		return []address{{network: stdio}}, nil
 	}
 	if a.port == "" {
-		a.port, port = port, "" // for one host, -p is as good
+		a.port, port = port, "" // here -p is as good as an operand
 	}
 	addr, err := parseAddress(network, a, port)
 	switch {
@@ -160,9 +160,8 @@ func listenAddress(network string, typed []address, port string) ([]address, err
 	return []address{addr}, err
 }
 
-// parseAddress parses an operand: host, host:port or [host]:port. The host is ""
-// if there is only a port. The operand may have a port from elsewhere, and then
-// no other one; port is what it is otherwise.
+// parseAddress parses an operand: host, host:port, [host]:port or port. If typed
+// has a port already, it must be the only one; otherwise, port is that of -p.
 func parseAddress(network string, typed address, port string) (address, error) {
 	host, hostPort, err := splitAddress(typed.host)
 	if err != nil {

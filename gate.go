@@ -34,15 +34,13 @@ func (g *gate) show(l line) error {
 	if l.begins {
 		g.last, g.held, g.gaps = time.Time{}, 0, nil
 	}
-	since, broken := g.since(l.at)
-	holds := g.holds(l)
-	if broken || !holds {
-		g.held = 0
-	}
-	if holds {
+	since := g.since(l.at)
+	if g.holds(l) {
 		g.held += since
 		g.most = max(g.most, g.held)
 		g.met = g.held >= g.hold
+	} else {
+		g.held = 0
 	}
 	g.report(g.text(g.held))
 	if g.met {
@@ -53,15 +51,18 @@ func (g *gate) show(l line) error {
 
 // since returns the time that a line counts for: the time since the line before
 // it, but at most two intervals. A longer one is a break.
-func (g *gate) since(at time.Time) (d time.Duration, broken bool) {
+func (g *gate) since(at time.Time) time.Duration {
 	last := g.last
 	g.last = at
 	if last.IsZero() {
-		return g.interval, false
+		return g.interval
 	}
-	d = at.Sub(last)
+	d := at.Sub(last)
 	limit := 2 * g.usual(d)
-	return min(max(d, 0), limit), d < 0 || d > limit
+	if d < 0 || d > limit {
+		g.held = 0
+	}
+	return min(max(d, 0), limit)
 }
 
 const (
@@ -80,8 +81,7 @@ func (g *gate) usual(d time.Duration) time.Duration {
 		usual = slices.Sorted(slices.Values(g.gaps))[n/2]
 	}
 	if d >= minGap {
-		g.gaps = append(g.gaps, d)
-		g.gaps = g.gaps[max(0, len(g.gaps)-maxGaps):]
+		g.gaps = append(g.gaps[max(0, len(g.gaps)+1-maxGaps):], d)
 	}
 	return usual
 }

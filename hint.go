@@ -80,7 +80,7 @@ func portHint(operands []string, number string) string {
 // hostHint is about an operand that is not a host.
 func hostHint(s string) string {
 	switch {
-	case strings.HasPrefix(s, "/"), strings.HasPrefix(s, "./"), strings.HasPrefix(s, "unix:"): // as in a URL
+	case strings.IndexAny(s, "/.") == 0, strings.HasPrefix(s, "unix:"): // as in a URL
 		return suggest(" (for a Unix socket: -U %s)", strings.TrimPrefix(strings.TrimPrefix(s, "unix://"), "unix:"))
 	case strings.Contains(s, ","):
 		return suggest(" (hosts are separated by spaces: %s)", strings.ReplaceAll(strings.Trim(s, ","), ",", " "))
