@@ -198,13 +198,10 @@ func (p *peer) readLine(w word, deadline time.Time) ([]byte, error) {
 		if quiet := time.Now().Add(lineTimeout); bare && len(text) > 0 && quiet.Before(deadline) {
 			until = quiet
 		}
-		p.SetReadDeadline(until)
-		p.unread = slices.Grow(p.unread, 512)
-		n, err := p.Read(p.unread[len(p.unread):cap(p.unread)])
-		p.unread = p.unread[:len(p.unread)+n]
+		err := p.readMore(until)
 		paused := until != deadline && errors.Is(err, os.ErrDeadlineExceeded)
 		switch {
-		case n > 0 || err == nil:
+		case err == nil:
 		case len(text) == 0, err != io.EOF && !paused: // a reset may have cut it
 			return nil, err
 		case !bare:
@@ -214,6 +211,23 @@ func (p *peer) readLine(w word, deadline time.Time) ([]byte, error) {
 			return text, nil
 		}
 	}
+}
+
+// readMore reads more of a reply. The time in which this process was stopped, as
+// by Ctrl-Z, does not count: the reply may have arrived meanwhile.
+func (p *peer) readMore(deadline time.Time) error {
+	p.SetReadDeadline(deadline)
+	p.unread = slices.Grow(p.unread, 512)
+	n, err := p.Read(p.unread[len(p.unread):cap(p.unread)])
+	p.unread = p.unread[:len(p.unread)+n]
+	late := time.Since(deadline)
+	switch {
+	case n > 0:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded) && late > brief:
+		return p.readMore(time.Now().Add(late))
+	}
+	return err
 }
 
 // parseReply checks that line is a reply to w and splits it into its numbers.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -212,6 +213,40 @@ func TestReplyCutShort(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A process that was stopped, as by Ctrl-Z, wakes up long after the deadline for a reply
+// that has arrived in time.
+func TestStoppedWhileWaiting(t *testing.T) {
+	for _, wakes := range []time.Duration{11 * time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			server := &peer{Conn: &sleeper{tape: tape{chunks: [][]byte{[]byte("12.5\n")}}, wakes: time.Now().Add(wakes)}}
+			replies, err := server.ask([]word{cpuWord}, 10*time.Second, 0)
+			if err != nil || len(replies) != 1 || replies[0][0] != "12.5" {
+				t.Errorf("%q, %v", replies, err)
+			}
+		})
+	}
+}
+
+// A sleeper is a connection of a process that is stopped until it wakes, so that timers
+// fire before data is read.
+type sleeper struct {
+	tape
+	wakes, deadline time.Time
+}
+
+func (c *sleeper) SetReadDeadline(t time.Time) error {
+	c.deadline = t
+	return nil
+}
+
+func (c *sleeper) Read(p []byte) (int, error) {
+	time.Sleep(time.Until(c.wakes))
+	if time.Now().After(c.deadline) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return c.tape.Read(p)
 }
 
 // A reset is not the end of a reply without a newline.
