@@ -308,12 +308,14 @@ func (p *tab) click(selector string) {
 	p.do(chromedp.Click(chromedp.CSS(selector)))
 }
 
-// choose selects readings, as a bookmark would name them.
+// choose selects readings, as a bookmark would name them. A pointer moves on their
+// charts at once.
 func (p *tab) choose(words string) {
 	p.t.Helper()
 	evaluate[bool](p, fmt.Sprintf(`(() => {
 		for (const box of document.querySelectorAll('#choices input')) box.checked = %q.split(',').includes(box.value);
-		return document.querySelector('#choices').dispatchEvent(new Event('change'));
+		document.querySelector('#choices').dispatchEvent(new Event('change'));
+		return document.querySelector('canvas').dispatchEvent(new PointerEvent('pointermove', { clientX: 600, clientY: 300 }));
 	})()`, words))
 }
 

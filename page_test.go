@@ -355,7 +355,7 @@ func TestPage(t *testing.T) {
 	t.Run("light, dark and small", func(t *testing.T) {
 		t.Parallel()
 		r := newRelay(t, base)
-		p := openTab(t, tabs, r.url(), "")
+		p := openTab(t, tabs, r.url(), "?read=cpu,load,pressure")
 		until(t, "a line", func() bool { return p.state() == "live" })
 		grounds := map[string]bool{}
 		for _, scheme := range []string{"light", "dark"} {
@@ -369,10 +369,10 @@ func TestPage(t *testing.T) {
 				const dot = getComputedStyle(document.querySelector('#toggle'), '::before');
 				const below = [...document.querySelectorAll('footer button')].map(button => button.clientHeight);
 				return [document.documentElement.scrollWidth, height, parseFloat(dot.width) - parseFloat(dot.height),
-					document.querySelector('canvas').clientHeight, Math.max(...below)];
+					document.querySelector('canvas').clientHeight, Math.max(...below), document.querySelector('h1').clientHeight];
 			})()`)
-			if got[0] > float64(size[0]) || got[1] > 50 || got[2] != 0 || got[3] < 120 || got[4] > 34 {
-				t.Errorf("at %v: width of the page, height of the button, oval of its dot, height of the chart, of the buttons below: %v", size, got)
+			if got[0] > float64(size[0]) || got[1] > 50 || got[2] != 0 || got[3] < 120 || got[4] > 34 || got[5] > 30 {
+				t.Errorf("at %v: width of the page, height of the button, oval of its dot, height of the chart, of the buttons below, of the title: %v", size, got)
 			}
 			p.click("[popovertarget]")
 			got = evaluate[[]float64](p, `(() => {

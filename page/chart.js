@@ -27,6 +27,7 @@ export function layout(samples, range, size, form, axis) {
 	Object.assign(frame, divide(frame));
 	Object.assign(frame, summarize(frame));
 	frame.spacing = spacing(frame);
+	frame.dense = frame.spacing < 2 * size.pixel;
 	frame.seconds = Math.round(frame.spacing / width * length / 100) / 10; // from one step to the next
 	Object.assign(frame, form === 'heat' ? heatAxis(frame) : valueAxis(frame, axis));
 	frame.timeTicks = timeTicks(frame);

@@ -89,8 +89,8 @@ function trace(xs, ys, path = new Path2D()) {
 }
 
 // fillBand fills what is between two lines. Where they have a corner in each pixel, bars are faster.
-function fillBand(ctx, { spacing, pixel }, xs, above, below) {
-	if (spacing < 2 || xs.length === 1) {
+function fillBand(ctx, { dense, pixel }, xs, above, below) {
+	if (dense || xs.length === 1) {
 		const edges = [...xs, xs.at(-1) + 1].map(x => Math.round(x / pixel) * pixel);
 		xs.forEach((_, i) => ctx.fillRect(edges[i], above[i], edges[i + 1] - edges[i], below[i] - above[i]));
 	} else ctx.fill(trace(xs.toReversed(), below.toReversed(), trace(xs, above)));
@@ -105,7 +105,7 @@ function forEachColumn({ samples }, chosen, act) {
 // drawLine draws a line through means. Where steps have several samples, a band from the lowest to the highest
 // surrounds it, with an edge above, so that the peaks are seen.
 function drawLine(ctx, frame, palette, c, opacity) {
-	const all = runs(frame, c), alone = frame.samples.names.length === 1, dense = frame.spacing < 2;
+	const all = runs(frame, c), alone = frame.samples.names.length === 1, { dense } = frame;
 	ctx.lineJoin = ctx.lineCap = 'round';
 	ctx.strokeStyle = ctx.fillStyle = palette.lines[look(c).color];
 	if (alone) {
