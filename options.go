@@ -223,7 +223,7 @@ func (opt *options) check() error {
 	}{
 		{opt.listen, "cannot be used with -l" + unquoted(opt.typed), dialing},
 		{!opt.listen, "requires -l", listening},
-		{opt.listen && stdin, "cannot be used with -l -", "4 6 port allow once keep max-conns"},
+		{opt.listen && stdin, "cannot be used with -l -", "4 6 port allow once max-conns"},
 		{opt.listen && opt.given["unix"] != "", "cannot be used with --unix", "4 6 port allow"},
 		{opt.replay, "cannot be used with -, which reads lines from standard input", "interval read exec unix port keep wait 4 6 ask cgroup"},
 		{opt.requests, "cannot be used with -r -", "interval below above"},
