@@ -217,6 +217,9 @@ func TestRealGroups(t *testing.T) {
 	if testing.Short() || !procfs {
 		t.Skip("requires control groups")
 	}
+	if _, err := exec.LookPath("sh"); err != nil {
+		t.Skip(err)
+	}
 	t.Parallel()
 	t.Run("limit", func(t *testing.T) {
 		g := makeGroup(t, "limit", 30, "")

@@ -433,34 +433,19 @@ func TestPrivilegedPort(t *testing.T) {
 
 // A server that ends finishes the reply that is pending.
 func TestEndOfServer(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	smp := newSampler("") // its first reply takes a second, or 100 ms at the end
-	go func() { (&server{sampler: smp, maxConns: 10}).serve(ctx, ln); close(ended) }()
-	conn, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	asked := make(chan struct{})
-	begun := sync.OnceFunc(func() { close(asked) })
-	smp.read = func(src source) *sample {
-		begun()
-		return readKernel(src, "")
-	}
-	conn.Write([]byte("cpu"))
-	<-asked
-	cancel()
-	got, err := io.ReadAll(conn)
-	if err != nil || !bytes.HasSuffix(got, []byte("\n")) || bytes.HasPrefix(got, []byte("error")) {
-		t.Errorf("%q, %v", got, err)
-	}
-	<-ended
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(1, quarter)
+		open, end := webInMemory(t, k.sampler())
+		client := open()
+		begin := time.Now()
+		io.WriteString(client, "cpu")
+		synctest.Wait()
+		go end()
+		got, err := io.ReadAll(client)
+		if want := k.percent(begin, begin.Add(minWindow)) + "\n"; string(got) != want || err != nil {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+	})
 }
 
 // Whatever its clients do, and even if the kernel does not reply, a server ends within a
