@@ -220,6 +220,35 @@ func TestCurve(t *testing.T) {
 	}
 }
 
+// Strips of a heat map show CPUs of one host, so that a host that does not reply is a
+// gap, unless there are more hosts than strips.
+func TestStripsOfHosts(t *testing.T) {
+	for _, test := range []struct {
+		cpus, want []int // of each host; of each strip
+		rows       int
+	}{
+		{[]int{3, 2, 4}, []int{1, 1, 1, 1, 1, 1, 1, 1, 1}, 5},
+		{[]int{3, 2, 4}, []int{3, 2, 3, 1}, 2},
+		{[]int{8, 2, 64}, []int{8, 2, 16, 16, 16, 16}, 3},
+		{[]int{2, 2, 2, 2, 2}, []int{3, 3, 3, 1}, 2},
+	} {
+		h := heatMap{look: newLook(256, false)}
+		for host, cpus := range test.cpus {
+			for cpu := range cpus {
+				h.traces = append(h.traces, trace{name: fmt.Sprintf("web%d/cpu%d", host, cpu)})
+			}
+		}
+		h.lay(80, test.rows+1)
+		var got []int
+		for _, strip := range h.strips {
+			got = append(got, len(strip))
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%d in %d rows: strips of %d, want %d", test.cpus, test.rows, got, test.want)
+		}
+	}
+}
+
 // 0 and 100 lie on the lines of the grid, which are the same number of rows apart.
 func TestScale(t *testing.T) {
 	for rows := 2; rows < 120; rows++ {

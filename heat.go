@@ -11,12 +11,13 @@ import (
 type heatMap struct {
 	look
 	traces []trace   // one for each CPU
-	strips [][]trace // CPUs that are shown as one
+	strips [][]trace // CPUs that are shown as one, of the same host if possible
 	halves int       // of rows in a strip
 }
 
 const fewestOfHeat = 9 // CPUs that are shown as a heat map
 
+// lay makes the strips of as few CPUs as there is room for.
 func (h *heatMap) lay(w, rows int) [][]entry {
 	rows-- // for the legend
 	h.halves = 1
@@ -24,9 +25,32 @@ func (h *heatMap) lay(w, rows int) [][]entry {
 		h.halves = 2
 	}
 	room := 2 * rows / h.halves
-	h.strips = slices.Collect(slices.Chunk(h.traces, (len(h.traces)+room-1)/room))
+	fewest := (len(h.traces) + room - 1) / room
+	h.strips = stripsOf(h.traces, fewest)
+	for most := fewest; len(h.strips) > room && most < len(h.traces); most++ {
+		h.strips = stripsOf(h.traces, most+1)
+	}
+	if len(h.strips) > room { // more hosts than strips
+		h.strips = slices.Collect(slices.Chunk(h.traces, fewest))
+	}
 	h.halves *= room / len(h.strips)
 	return h.legend(w)
+}
+
+// stripsOf divides CPUs into strips of at most that many, each of one host, so
+// that the gap of a host that does not reply can be seen.
+func stripsOf(cpus []trace, most int) (strips [][]trace) {
+	previous := ""
+	for i, cpu := range cpus {
+		host, _ := splitName(cpu.name)
+		if last := len(strips) - 1; last >= 0 && host == previous && len(strips[last]) < most {
+			strips[last] = cpus[i-len(strips[last]) : i+1]
+		} else {
+			strips = append(strips, cpus[i:i+1])
+		}
+		previous = host
+	}
+	return strips
 }
 
 // shaded reports whether there are shades instead of colors.
@@ -138,8 +162,8 @@ func (h *heatMap) legend(w int) [][]entry {
 		legend = append(legend, entry{style: st, mark: string(r)})
 	}
 	legend = append(legend, entry{text: " 100", space: legendSpace})
-	if n := len(h.strips[0]); n > 1 {
-		legend = append(legend, entry{text: fmt.Sprintf("each line the hottest of %d", n), space: legendSpace})
+	if most := len(slices.MaxFunc(h.strips, func(a, b []trace) int { return len(a) - len(b) })); most > 1 {
+		legend = append(legend, entry{text: fmt.Sprintf("each line the hottest of %d", most), space: legendSpace})
 	}
 	var all extent
 	hottest := h.traces[0]
