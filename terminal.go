@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,11 +18,12 @@ import (
 // A terminal is taken over by the library, which reads and writes through it.
 type terminal struct {
 	tcell.Tty
-	screen   tcell.Screen
-	shown    *frame            // what is on the screen; nil to draw all of it
-	ready    chan struct{}     // closed when the library is; until then, Read blocks
-	restore  func(text string) // restores the terminal without the library
-	released atomic.Bool       // whether it is restored
+	screen    tcell.Screen
+	shown     *frame            // what is on the screen; nil to draw all of it
+	ready     chan struct{}     // closed when the library is; until then, Read blocks
+	restore   func(text string) // restores the terminal without the library
+	restoring sync.Mutex        // the process must not end meanwhile
+	released  atomic.Bool       // whether it is restored
 }
 
 const (
@@ -104,6 +106,8 @@ func (t *terminal) close() {
 
 // release restores the terminal without the library, unless it is restored.
 func (t *terminal) release() {
+	t.restoring.Lock()
+	defer t.restoring.Unlock()
 	if !t.released.Swap(true) {
 		t.restore(leaveScreen)
 	}
