@@ -102,7 +102,7 @@ func (c *chart) draw(now time.Time, w, h int) *frame {
 		button = pausedButton
 	}
 	if beside == "" {
-		beside = " space pause, resume  ? help  q quit  +/- zoom"
+		beside = " ? help  q quit  space pause, resume  +/- zoom"
 	}
 	f.put(0, h-1, bold, button)
 	f.put(cells(button)+1, h-1, plain, clip(beside, w-cells(button)-1))

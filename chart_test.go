@@ -147,6 +147,7 @@ func TestFrames(t *testing.T) {
 		{"modes", chartOf("localhost:5000", 61, namesOf(0, modesWord), inModes), 80, 24},
 		{"marked", with(newLook(8, false), chartOf("localhost:5000", 61, namesOf(0, modesWord), inModes)), 80, 16},
 		{"three", three, 80, 24},
+		{"panels", chartOf("web1:5000", 61, namesOf(16, picturedWords...), picturedReading), 80, 24},
 		{"negative", negative, 80, 24},
 		{"stopped", stopped, 110, 20},
 		{"zoomed", zoomed, 80, 16},

@@ -89,23 +89,29 @@ func (c *curves) stroke(b *braille, s stretch, i int, marks map[int]int) {
 	}
 }
 
-// legend has the extent of each trace if that fits into so many rows of w cells.
-// Otherwise, it has the newest number only, and its last entry counts those that
-// do not fit.
+// legend has the newest number and the extent of each trace if that fits into so
+// many rows of w cells. Otherwise, it has the newest number only, or not even
+// that, or as many traces as fit.
 func (c *curves) legend(w, rows int) [][]entry {
-	full, short := make([]entry, len(c.traces)), make([]entry, len(c.traces))
-	for i, one := range c.traces {
-		short[i] = entry{style{fg: one.ink}, c.swatch, " " + one.name + " " + one.text(one.newest), legendSpace}
+	var forms [3][]entry // from the longest one to the shortest one
+	for _, one := range c.traces {
+		e := entry{style: style{fg: one.ink}, mark: c.swatch, space: legendSpace}
 		if one.mark != 0 {
-			short[i].mark = string(one.mark)
+			e.mark = string(one.mark)
 		}
-		full[i] = short[i]
-		full[i].text += " (" + one.extentText() + ")"
+		number := one.name + " " + one.text(one.newest)
+		for i, text := range []string{number + " (" + one.extentText() + ")", number, one.name} {
+			e.text = " " + text
+			forms[i] = append(forms[i], e)
+		}
 	}
-	wide := slices.ContainsFunc(full, func(e entry) bool { return e.width() > w })
-	if laid, ok := layOut(full, w, rows); ok && !wide {
-		return laid
+	for _, entries := range forms {
+		wide := slices.ContainsFunc(entries, func(e entry) bool { return e.width() > w })
+		if laid, ok := layOut(entries, w, rows); ok && !wide {
+			return laid
+		}
 	}
+	short := forms[1]
 	laid, ok := layOut(short, w, rows)
 	for n := min(len(short)-1, rows*w/4); !ok && n > 0; n-- { // an entry and its space take at least 4 cells
 		laid, ok = layOut(append(short[:n:n], entry{text: fmt.Sprintf("and %d more", len(short)-n)}), w, rows)

@@ -72,7 +72,7 @@ func (t trace) extentText() string {
 	return fmt.Sprintf("min %s avg %s max %s", t.text(t.extent.min), t.text(t.extent.sum/float64(t.extent.n)), t.text(t.extent.max))
 }
 
-const legendSpace = 3
+const legendSpace = 2
 
 // An entry of a legend describes a trace.
 type entry struct {
