@@ -98,13 +98,19 @@ func (s *session) serveWords(ctx context.Context, conn net.Conn) error {
 
 // receive reads what the client sends, until it has been idle for too long.
 func (s *session) receive(ctx context.Context, conn net.Conn) (int, error) {
-	if s.idle > 0 {
-		conn.SetReadDeadline(time.Now().Add(s.idle))
-		if ctx.Err() != nil { // its end may have set a deadline before
-			conn.SetReadDeadline(time.Now())
-		}
+	if s.idle == 0 {
+		return conn.Read(s.in[:])
 	}
-	return conn.Read(s.in[:])
+	deadline := time.Now().Add(s.idle)
+	conn.SetReadDeadline(deadline)
+	if ctx.Err() != nil { // its end may have set a deadline before
+		conn.SetReadDeadline(time.Now())
+	}
+	n, err := conn.Read(s.in[:])
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && time.Since(deadline) > brief && ctx.Err() == nil {
+		return s.receive(ctx, conn) // this process was stopped, and the client may have sent something meanwhile
+	}
+	return n, err
 }
 
 // endError returns why a session failed, if it did. err is the error of the last

@@ -99,6 +99,17 @@ func play(smp *sampler, chunks ...[]byte) []string {
 	return conn.writes
 }
 
+// A listener that was stopped, as containers are, does not take its clients for idle.
+func TestStoppedListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := &sleeper{tape: tape{chunks: [][]byte{[]byte("load\n")}}, wakes: time.Now().Add(time.Minute)}
+		s := &session{sampler: newKernel(1, quarter).sampler(), idle: 3 * time.Second}
+		if err := s.serve(t.Context(), conn); err != nil || len(conn.writes) != 1 {
+			t.Errorf("%v, writes %q", err, conn.writes)
+		}
+	})
+}
+
 func TestWire(t *testing.T) {
 	unknown := func(quoted string) string {
 		return "error: unknown word " + quoted + " (known: cpu, cores, modes, load, mean, busy, peak, pressure, cgroup, weight, bye)\n"
