@@ -25,8 +25,8 @@ var habits = map[string]string{
 	"version": " (for the version: cpunc --version)",
 }
 
-// isNear reports whether a is probably a misspelling of b: one letter missing
-// or added, two neighbors swapped, or a letter or two wrong.
+// isNear reports whether a is probably a misspelling of b: one letter wrong, one
+// or two missing or added, or two neighbors swapped.
 func isNear(a, b string) bool {
 	if min(len(a), len(b)) <= len("--ab") { // too short to tell
 		return false
@@ -37,7 +37,7 @@ func isNear(a, b string) bool {
 	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
 		a, b = a[:len(a)-1], b[:len(b)-1]
 	}
-	return len(a) <= 2 && len(b) <= 2 && (len(a) < 2 || len(b) < 2 || a[0] == b[1])
+	return len(a)+len(b) <= 2 || len(a) == 2 && len(b) == 2 && a[0] == b[1] && a[1] == b[0]
 }
 
 // valueHint is about an option that takes no value.
