@@ -153,7 +153,7 @@ func (p *peer) readReplies(ws []word, deadline time.Time) (replies [][]string, r
 // A refusal is the text of an error line.
 type refusal string
 
-func (r refusal) Error() string { return excerptText([]byte(r)) }
+func (r refusal) Error() string { return beginning([]byte(r), maxMessage, quoteOdd) }
 
 func isRefusal(err error) bool { return errors.As(err, new(refusal)) }
 

@@ -219,13 +219,10 @@ const (
 )
 
 // excerpt quotes the beginning of text from a server.
-func excerpt(text []byte) string { return begin(text, maxExcerpt, strconv.Quote) }
+func excerpt(text []byte) string { return beginning(text, maxExcerpt, strconv.Quote) }
 
-// excerptText returns the beginning of a message from a server, quoted only if
-// it cannot be printed as it is.
-func excerptText(text []byte) string { return begin(text, maxMessage, quoteOdd) }
-
-func begin(text []byte, size int, quote func(string) string) string {
+// beginning quotes at most the first size bytes of text.
+func beginning(text []byte, size int, quote func(string) string) string {
 	if len(text) <= size {
 		return quote(string(text))
 	}

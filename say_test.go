@@ -63,7 +63,7 @@ func TestOutboxStuck(t *testing.T) {
 func TestQuoting(t *testing.T) {
 	filler := strings.Repeat("x", maxExcerpt-1)
 	message := strings.Repeat("x", maxMessage-maxExcerpt+1) // together with filler[1:], one byte less than the longest
-	for _, test := range []struct{ text, excerpt, excerptText string }{
+	for _, test := range []struct{ text, excerpt, refusal string }{
 		{"web1 é 日本", `"web1 é 日本"`, "web1 é 日本"},
 		{"", `""`, ""},
 		{"\x9b2J", `"\x9b2J"`, `"\x9b2J"`},                // CSI, a control character of 8 bits
@@ -86,8 +86,8 @@ func TestQuoting(t *testing.T) {
 		if got := excerpt([]byte(test.text)); got != test.excerpt {
 			t.Errorf("excerpt of %q: %s, want %s", test.text, got, test.excerpt)
 		}
-		if got := excerptText([]byte(test.text)); got != test.excerptText {
-			t.Errorf("excerpt of text %q: %s, want %s", test.text, got, test.excerptText)
+		if got := refusal(test.text).Error(); got != test.refusal {
+			t.Errorf("refusal %q: %s, want %s", test.text, got, test.refusal)
 		}
 	}
 }
