@@ -23,10 +23,11 @@ func TestAsGopsutil(t *testing.T) {
 	if err := after.read(true); err != nil {
 		t.Fatal(err)
 	}
-	if len(between) != len(before.rows) || len(after.rows) != len(before.rows) || before.set != after.set {
-		t.Fatalf("%d CPUs, then %d, then %d", len(before.rows), len(between), len(after.rows))
+	if len(between) != before.cpus || before.set != after.set {
+		t.Fatalf("%d CPUs, then %d, then %d", before.cpus, len(between), after.cpus)
 	}
-	for i, b := range between {
+	for _, b := range between {
+		i := cpuNumber([]byte(b.CPU))
 		seconds := [modes]float64{b.User, b.Nice, b.System, b.Iowait, b.Irq, b.Softirq, b.Steal, b.Idle}
 		for mode, x := range seconds {
 			if least, most := before.rows[i].seconds(mode), after.rows[i].seconds(mode); x < least-near || x > most+near {

@@ -437,6 +437,27 @@ func TestPeakWithoutIdle(t *testing.T) {
 	}
 }
 
+// If the counters cannot be read when a session requests peak, but a moment later, that
+// is an error, because nothing has been recorded.
+func TestPeakOfUnsteadyCounters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(1, quarter)
+		smp := k.sampler()
+		failed := false
+		smp.read = func(src source) *sample {
+			now := k.read(src)
+			if !failed {
+				failed = true
+				now.at, now.err = now.at.Add(-jiffy), errors.New("not now")
+			}
+			return now
+		}
+		if got, want := connect(t, smp).ask("peak"), "error: cannot read CPU counters: not now"; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
 // The words of one request cover the same time, although nobody has requested peak
 // before, so that peak is never below busy.
 func TestPeakWithOtherWords(t *testing.T) {

@@ -230,12 +230,12 @@ func (s *sampler) recall(ctx context.Context, src source, now *sample, minAge ti
 }
 
 // wantPeak notes that a session requests peak, and returns the sample with
-// which recording began, or nil if the totals cannot be read. If it begins now,
-// the first replies to other words begin with that sample, too.
+// which recording began, or one with an error. If it begins now, the first
+// replies to other words begin with that sample, too.
 func (s *sampler) wantPeak(ctx context.Context, session any) *sample {
 	now := s.sample(ctx, totals)
 	if now.err != nil {
-		return nil
+		return now
 	}
 	first := s.peaks.want(ctx, session, now, func() *sample { return s.sample(ctx, totals) })
 	if first == now {

@@ -211,7 +211,9 @@ func (s *session) read(ctx context.Context, w word) error {
 	case meanWord:
 		s.sampler.wantMean(ctx)
 	case peakWord:
-		notBefore = s.sampler.wantPeak(ctx, s)
+		if notBefore = s.sampler.wantPeak(ctx, s); notBefore.err != nil {
+			return notBefore.err
+		}
 	}
 	begin, minFirst := last.sample, s.sampler.minFirst
 	if begin != nil && begin.usage != nil && !s.sampler.sample(ctx, groups).isOfGroup(begin) {
