@@ -169,7 +169,7 @@ func TestRules(t *testing.T) {
 	for _, test := range []struct{ line, options, want string }{
 		{"-l", "-i1 -c1 -rcpu -t -H -g --window=1 --below=1 --above=1 --for=1 -ecat --label=a --ask", "cannot be used with -l (try 'cpunc -h')"},
 		{"web1", "-1 -m1 -a::1 --name=a", "requires -l (try 'cpunc -h')"},
-		{"-l -", "-4 -6 -p1 -a::1 -1 -k -m1", "cannot be used with -l - (try 'cpunc -h')"},
+		{"-l -", "-4 -6 -p1 -a::1 -1 -m1", "cannot be used with -l - (try 'cpunc -h')"},
 		{"-l -Usock", "-4 -6 -p1 -a::1", "cannot be used with --unix (try 'cpunc -h')"},
 		{"-", "-i1 -rcpu -ecat -Usock -p1 -k -w1 -4 -6 --ask --cgroup=/", "cannot be used with -, which reads lines from standard input (try 'cpunc -h')"},
 		{"-r -", "-i1 --below=1 --above=1", "cannot be used with -r - (try 'cpunc -h')"},
@@ -198,7 +198,7 @@ func TestRules(t *testing.T) {
 		}
 	}
 	for _, line := range []string{
-		"-l -k -w1 -v -Usock", "-Usock web1 -4 -p1", "-l -1 -m1 -a::1 --name=a -p1 -4 --cgroup=/", "-l - -v -w1 --name=a --cgroup=/",
+		"-l -k -w1 -v -Usock", "-Usock web1 -4 -p1", "-l -1 -m1 -a::1 --name=a -p1 -4 --cgroup=/", "-l - -k -v -w1 --name=a --cgroup=/",
 		"--label=a - -c1 -t -H -g --window=1 --below=1 --for=1 -v", "-r - -c1 -t -H -k -w1 -v", "-r cgroup --cgroup=/",
 		"-e cat --ask -k", "--above=1 --below=2 --for=1", "-r load,cores --below=1", "--label=a", "web1 -6 -p1 --ask",
 	} {

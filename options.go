@@ -79,6 +79,9 @@ func parse(args []string) (*options, error) {
 	if opt.help || opt.version || opt.completion != "" {
 		return opt, nil
 	}
+	if len(opt.typed) == 0 && !opt.listen {
+		opt.add(memory, "")
+	}
 	if err := opt.check(); err != nil {
 		return nil, err
 	}
@@ -229,10 +232,10 @@ func (opt *options) check() error {
 		{opt.requests, "cannot be used with -r -", "interval below above"},
 		{opt.graph, "cannot be used with --graph", "ask"},
 		{!opt.graph, "requires --graph", "window"},
-		{!opt.listen && len(opt.typed) > 0, "cannot be used with a host or a command (give it to the listener there: cpunc -l --cgroup GROUP)", "cgroup"},
+		{!opt.listen && opt.typed[0].network != memory, "cannot be used with a host or a command (give it to the listener there: cpunc -l --cgroup GROUP)", "cgroup"},
 		{!opt.listen && !opt.requests && !slices.Contains(opt.words, cgroupWord), "requires -r cgroup", "cgroup"},
 		{opt.given["exec"] != "" && !opt.keep, "with --exec requires --keep", "ask"},
-		{opt.label != "" && len(opt.typed) > 0, "requires a host, socket or command after it", "label"},
+		{opt.label != "", "requires a host, socket or command after it", "label"},
 		{opt.ipv4, "cannot be used with -4", "6"},
 		{!opt.listen && len(operands) == 0, "requires a host" + suggest(" (to serve: cpunc -l -p %s, to dial: cpunc -p %[1]s localhost)", opt.port), "4 6 port"},
 		{slices.Contains(opt.words, modesWord), "cannot be used with modes, which has no single number (try -r cpu or -r busy)", "below above"},
@@ -256,9 +259,6 @@ func (opt *options) resolve() (err error) {
 		network = "tcp4"
 	case opt.ipv6:
 		network = "tcp6"
-	}
-	if len(opt.typed) == 0 && !opt.listen {
-		opt.add(memory, "")
 	}
 	opt.setHints()
 	parse := dialAddresses
