@@ -152,8 +152,7 @@ func (c *chart) drawPanels(f *frame, h int) (hidden int) {
 	s := c.stretch(c.right(), c.shown(), 2*(f.w-left))
 	ticks := c.ticks(s)
 	for i, p := range panels {
-		p.draw(f, s, left, ticks)
-		y := p.bottom()
+		y := p.draw(f, s, left, ticks)
 		if i == len(panels)-1 {
 			for _, tick := range ticks {
 				x := left + tick.at - len(tick.text)/2

@@ -68,7 +68,7 @@ func (g *graph) show(l line) error {
 // say shows a message on the chart for a while.
 func (g *graph) say(message string) {
 	g.change(func(c *chart) { c.message, c.messageAt = message, time.Now() })
-	time.AfterFunc(messageTime, func() { g.change(func(*chart) {}) })
+	time.AfterFunc(messageTime, g.drawSoon)
 }
 
 // close draws the last line and gives the terminal back.
@@ -120,9 +120,13 @@ func (g *graph) change(f func(c *chart)) {
 	g.mu.Lock()
 	f(&g.chart)
 	g.mu.Unlock()
+	g.drawSoon()
+}
+
+func (g *graph) drawSoon() {
 	select {
 	case g.changed <- struct{}{}:
-	default:
+	default: // it is already known
 	}
 }
 
@@ -183,7 +187,9 @@ func (g *graph) handle(event tcell.Event) bool {
 			g.change(func(c *chart) { c.zoom(2) })
 		}
 	case *tcell.EventMouse:
-		if event.Buttons()&tcell.ButtonPrimary != 0 && g.isOnButton(event.Position()) {
+		x, y := event.Position()
+		_, h := g.terminal.Load().screen.Size()
+		if event.Buttons()&tcell.ButtonPrimary != 0 && y == h-1 && x < cells(runningButton) {
 			g.toggle()
 		}
 	case *tcell.EventResize:
@@ -192,11 +198,6 @@ func (g *graph) handle(event tcell.Event) bool {
 		return false
 	}
 	return true
-}
-
-func (g *graph) isOnButton(x, y int) bool {
-	_, h := g.terminal.Load().screen.Size()
-	return y == h-1 && x < cells(runningButton)
 }
 
 // suspend gives the terminal back and stops the job. When that is continued, it
@@ -233,5 +234,5 @@ func (g *graph) draw() {
 // redraw makes the next picture replace everything on the screen.
 func (g *graph) redraw() {
 	g.terminal.Load().shown = nil
-	g.change(func(*chart) {})
+	g.drawSoon()
 }

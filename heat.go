@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 )
@@ -54,14 +54,13 @@ func stripsOf(cpus []trace, most int) (strips [][]trace) {
 }
 
 // shaded reports whether there are shades instead of colors.
-func (h *heatMap) shaded() bool { return h.ascii || h.heat == nil }
+func (h *heatMap) shaded() bool { return h.ascii || h.heat[0] == 0 }
 
 func (h *heatMap) height() int { return (len(h.strips)*h.halves + 1) / 2 }
 
 const (
-	unknown    = -1 // level of heat of a gap
-	heatLevels = 8  // above idle
-	idleBelow  = 5  // percent
+	unknown   = -1 // level of heat of a gap
+	idleBelow = 5  // percent
 )
 
 // level returns the level of heat of a percentage. Level 0 is idle.
@@ -121,7 +120,7 @@ func (h *heatMap) cell(upper, lower int) (rune, style) {
 
 // ink returns the color of a level of heat, which idle has not.
 func (h *heatMap) ink(level int) ink {
-	if level <= 0 || h.heat == nil {
+	if level <= 0 {
 		return 0
 	}
 	return h.heat[level-1]
@@ -166,13 +165,10 @@ func (h *heatMap) legend(w int) [][]entry {
 		legend = append(legend, entry{text: fmt.Sprintf("each line the hottest of %d", most), space: legendSpace})
 	}
 	var all extent
-	hottest := h.traces[0]
 	for _, cpu := range h.traces {
 		all = all.with(cpu.extent)
-		if cpu.newest > hottest.newest || math.IsNaN(hottest.newest) {
-			hottest = cpu
-		}
 	}
+	hottest := slices.MaxFunc(h.traces, func(a, b trace) int { return cmp.Compare(a.newest, b.newest) }) // NaN is the least
 	legend = append(legend,
 		entry{text: "hottest now " + hottest.name + " " + hottest.text(hottest.newest), space: legendSpace},
 		entry{text: trace{reading: coresWord, extent: all}.extentText()})

@@ -5,18 +5,20 @@ import "github.com/gdamore/tcell/v3"
 // A look is what the terminal can show.
 type look struct {
 	ascii  bool
-	curves []ink // those that can be told apart; none without colors
-	heat   []ink // from cold to hot
+	curves []ink           // those that can be told apart; none without colors
+	heat   [heatLevels]ink // from cold to hot; 0 without colors
 	grid   style
 }
+
+const heatLevels = 8 // above idle
 
 // Inks that can be seen on dark and on light backgrounds. Those of curves can be
 // told apart, also by people who do not see all colors.
 var (
 	curves256 = []ink{33, 166, 35, 162, 99, 37, 136, 160}
 	curves8   = []ink{2, 5, 6, 1, 3, 4}
-	heat256   = []ink{60, 67, 72, 143, 179, 208, 202, 196}
-	heat8     = []ink{4, 4, 6, 6, 2, 3, 3, 1}
+	heat256   = [heatLevels]ink{60, 67, 72, 143, 179, 208, 202, 196}
+	heat8     = [heatLevels]ink{4, 4, 6, 6, 2, 3, 3, 1}
 )
 
 // newLook returns the look of a terminal with that many colors.

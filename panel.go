@@ -45,8 +45,9 @@ func newPlot(l look, w word, all []trace, cpus int) plot {
 	return &c
 }
 
-// draw draws the panel. The axis is left of the column left.
-func (p *panel) draw(f *frame, s stretch, left int, ticks []label) {
+// draw draws the panel without its legend, and returns the row under it. The axis
+// is left of the column left.
+func (p *panel) draw(f *frame, s stretch, left int, ticks []label) (under int) {
 	f.put(max(0, (f.w-cells(p.title))/2), p.y, bold, clip(p.title, f.w))
 	for row := range p.plot.height() {
 		f.put(left-1, p.y+1+row, p.grid, "│")
@@ -56,10 +57,8 @@ func (p *panel) draw(f *frame, s stretch, left int, ticks []label) {
 		f.put(left-1, p.y+1+l.at, p.grid, "┤")
 	}
 	p.plot.draw(f, s, ticks, left, p.y+1)
+	return p.y + 1 + p.plot.height()
 }
-
-// bottom returns the row under the plot.
-func (p *panel) bottom() int { return p.y + 1 + p.plot.height() }
 
 // drawLegend draws the legend from row y on.
 func (p *panel) drawLegend(f *frame, y int) {
