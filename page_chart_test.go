@@ -210,7 +210,16 @@ func testFreeze(t *testing.T, p *tab, r *relay) {
 	expectFrozen("frozen after Page Up", 2000)
 	p.click("#live")
 	expectLive("the button")
-	// Two fingers, one of which moves away from the other.
+	// A key changes the window, and a pointer moves before that is drawn.
+	evaluate[bool](p, `(() => {
+		document.body.dispatchEvent(new KeyboardEvent('keydown', { key: '+', bubbles: true }));
+		return document.querySelector('canvas').dispatchEvent(new PointerEvent('pointermove', { clientX: 100, clientY: 300 }));
+	})()`)
+	if _, _, frozen := p.view(); frozen {
+		t.Error("frozen by a pointer")
+	}
+	p.do(chromedp.KeyEvent("-"))
+	// Two fingers move apart.
 	evaluate[bool](p, `(() => {
 		const canvas = document.querySelector('canvas');
 		const send = (type, pointerId, x) => canvas.dispatchEvent(new PointerEvent(type, { pointerId, clientX: x, clientY: 300, bubbles: true, pointerType: 'touch' }));
@@ -275,7 +284,7 @@ func testDrop(t *testing.T, p *tab, r *relay) {
 		})()`, text))
 	}
 	drop("# time cpu modes\n2026-01-02T15:04:05Z 1.0\n")
-	until(t, "why it is no log", func() bool {
+	until(t, "why it is not a log", func() bool {
 		return p.text("#complaint") == `web1.log: line 2 is not a reading: "2026-01-02T15:04:05Z 1.0".`
 	})
 	drop("# time cpu other\n2026-01-02T15:04:05Z 1.0 7.0\n2026-01-02T16:04:05Z 3.0 9.0\n")

@@ -119,8 +119,9 @@ func TestPage(t *testing.T) {
 				t.Fatal("a request while stopped")
 			}
 		}
+		n := p.count("cpu")
 		p.do(chromedp.KeyEvent(" "))
-		until(t, "lines after the start", func() bool { return len(r.sent(1)) >= 3 && p.state() == "live" })
+		until(t, "lines after the start", func() bool { return p.count("cpu") >= n+4 }) // and a gap
 		p.do(chromedp.KeyEvent(" "))
 		until(t, "the end of the second stream", func() bool { _, open := r.counts(); return open == 0 })
 		lines = savedLines(t, p.saved("#saveData", ".txt"), "cpu")
@@ -162,10 +163,11 @@ func TestPage(t *testing.T) {
 		if pauses[1] < pauses[0] {
 			t.Errorf("the pauses do not grow: %v ms", pauses)
 		}
+		n := p.count("cpu")
 		r.rise(t)
 		gap := time.Since(died)
 		until(t, "the reconnection", func() bool {
-			return p.state() == "live" && strings.HasPrefix(p.text("#status"), "A reading every 100ms since ") && len(r.sent(1)) >= 5
+			return p.state() == "live" && strings.HasPrefix(p.text("#status"), "A reading every 100ms since ") && p.count("cpu") >= n+6
 		})
 		p.stop(r)
 		lines := savedLines(t, p.saved("#saveData", ".txt"), "cpu")
@@ -278,7 +280,7 @@ func TestPage(t *testing.T) {
 		t.Parallel()
 		r := newRelay(t, servePage(t, 64))
 		p := openTab(t, tabs, r.url(), "?read=cores&interval=0.1")
-		until(t, "five lines", func() bool { return len(r.sent(0)) >= 5 })
+		until(t, "five lines", func() bool { return p.count("cores") >= 5 })
 		p.stop(r)
 		var names []string
 		for n := range 64 {

@@ -22,7 +22,7 @@ export function layout(samples, range, size, form, axis) {
 		...size, form, samples, begin, end, left, top, width, height, right: left + width, bottom: top + height,
 		first: samples.since(begin), last: samples.since(end + 0.001),
 		x: time => left + (time - begin) / length * width,
-		time: x => begin + clamp((x - left) / width, 0, 1) * length,
+		time: x => clamp(begin + (x - left) / width * length, begin, end),
 	};
 	Object.assign(frame, divide(frame));
 	Object.assign(frame, summarize(frame));

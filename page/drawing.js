@@ -152,7 +152,7 @@ function drawStack(ctx, frame, palette, chosen) {
 	for (const { xs, edges } of all) for (const edge of edges) ctx.stroke(trace(xs, edge));
 }
 
-// drawHeat draws a row for each column, or for so many neighbors, of which the hottest counts.
+// drawHeat draws a row for each column, or for the hottest of so many neighbors.
 function drawHeat(ctx, frame, palette, chosen) {
 	const { left, top, width, height, pixel, y, rows, neighbors, samples, high, xs } = frame;
 	const columns = samples.names.length, steps = xs.length, pixels = Math.max(1, Math.round(width / pixel));

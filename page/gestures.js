@@ -69,7 +69,9 @@ export function listen(panel) {
 		if (event.key === 'Escape') leave();
 		else if (pages) view.pan(pages * (end - begin));
 		else if (to !== undefined && samples.count) {
-			view.point({ time: samples.time(clamp(to, samples.begin, samples.end - 1)) });
+			const time = samples.time(clamp(to, samples.begin, samples.end - 1));
+			view.point({ time });
+			view.reveal(time);
 		} else return;
 		if (event.key === 'End') view.follow();
 		event.preventDefault();

@@ -59,11 +59,11 @@ export class Monitor {
 
 	// receive reads lines until the connection ends or is silent for too long, and returns why, if that is known.
 	async #receive(url, interval, signal) {
-		const given = new AbortController();
+		const attempt = new AbortController();
 		let timer, reason = '';
 		const giveUp = why => {
 			reason = why;
-			given.abort();
+			attempt.abort();
 		};
 		const expect = (why = '') => {
 			clearTimeout(timer);
@@ -72,7 +72,7 @@ export class Monitor {
 		try {
 			expect(FULL);
 			this.#ask(() => giveUp(FULL));
-			const either = AbortSignal.any([signal, given.signal]);
+			const either = AbortSignal.any([signal, attempt.signal]);
 			const response = await fetch(url, { cache: 'no-store', signal: either }).catch(() => null);
 			if (!response) return reason;
 			expect();
@@ -94,7 +94,7 @@ export class Monitor {
 			return 'line too long';
 		} finally {
 			clearTimeout(timer);
-			given.abort();
+			attempt.abort();
 		}
 	}
 

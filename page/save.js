@@ -26,7 +26,7 @@ export function linesOf(all, { begin, end }) {
 			const row = isHere ? samples.row(at[k]++) : samples.names.map(() => NaN);
 			return row.map(value => formatNumber(value, samples.decimals));
 		});
-		// A gap of one series alone is no line.
+		// A gap of one series alone is not a line.
 		if (fields.every(field => field === 'nan') && times.some(other => other - time >= 1)) continue;
 		lines.push(`${new Date(time).toISOString()} ${fields.join(' ')}\n`);
 	}

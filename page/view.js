@@ -37,13 +37,15 @@ export class View {
 		this.show(time - (time - begin) * length / (end - begin), length);
 	}
 
-	// point moves the cursor, and the view if the cursor is outside of it.
 	point(cursor) {
-		const { begin, end } = this.range;
 		this.cursor = cursor;
-		if (cursor?.time < begin) this.pan(cursor.time - begin);
-		if (cursor?.time > end) this.pan(cursor.time - end);
 		this.changed();
+	}
+
+	// reveal moves the view if a time is outside of it.
+	reveal(time) {
+		const { begin, end } = this.range;
+		if (time < begin || time > end) this.pan(time < begin ? time - begin : time - end);
 	}
 
 	follow() {
