@@ -72,15 +72,16 @@ func readGroup(named string) (u *usage, err error) {
 // the group or of an ancestor, its cpuset, or the CPUs online.
 func (u *usage) setLimits(h hierarchies) error {
 	online, _ := readText(sysFile("devices/system/cpu/online"))
-	u.limit = float64(cmp.Or(countList(online), runtime.NumCPU()))
-	set, exists, err := h.group("cpuset")
+	cpus := cmp.Or(countList(online), runtime.NumCPU())
+	g, exists, err := h.group("cpuset")
 	if err != nil {
 		return err
 	}
 	if exists {
-		u.limit = min(u.limit, cmp.Or(set.cpuset(), u.limit))
+		cpus = min(cpus, cmp.Or(g.cpuset(), cpus))
 	}
-	g, exists, err := h.group("cpu")
+	u.limit = float64(cpus)
+	g, exists, err = h.group("cpu")
 	if err != nil || !exists {
 		return err
 	}
@@ -160,7 +161,7 @@ func (g controlGroup) quota() (q quota, limited bool) {
 
 // cpuset returns the number of CPUs in the cpuset of the group; 0 if unknown.
 // Without a cpuset of its own, a group has that of its parent.
-func (g controlGroup) cpuset() float64 {
+func (g controlGroup) cpuset() int {
 	files := []string{"cpuset.effective_cpus", "cpuset.cpus"} // Linux before 3.17 has only the second one
 	if g.v2 {
 		files = []string{"cpuset.cpus.effective"}
@@ -168,7 +169,7 @@ func (g controlGroup) cpuset() float64 {
 	for g := range g.withParents {
 		for _, name := range files {
 			if n := countList(g.file(name)); n > 0 {
-				return float64(n)
+				return n
 			}
 		}
 	}

@@ -34,10 +34,11 @@ func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *rat
 	ratchet.hold(cores.rows)
 	for cpu := range len(cores.rows) {
 		r := ratchet.row(cpu)
+		if !r.online {
+			continue
+		}
 		for mode, name := range modeNames {
-			if r.online {
-				fmt.Fprintf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", cpu, name, r.seconds(mode))
-			}
+			fmt.Fprintf(text, "node_cpu_seconds_total{cpu=\"%d\",mode=%q} %g\n", cpu, name, r.seconds(mode))
 		}
 	}
 	if load.err == nil { // otherwise, the system has no load averages
