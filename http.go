@@ -36,7 +36,7 @@ type web struct {
 	server      *http.Server
 	sampler     *sampler
 	ratchet     ratchet // of the counters in the metrics
-	connections func() int32
+	connections func() int64
 	ctx         context.Context // server lifetime; r.Context() is canceled when the client half-closes, which must not fail a reading
 	names       []string        // allowed in Host, besides addresses
 }
@@ -44,10 +44,11 @@ type web struct {
 // connKey is the key of the webConn in the context of a request.
 type connKey struct{}
 
-// newWeb returns a web that allows these host names, and ends with ctx. Its
-// connections may be idle for the given time, or for idleTime if that is 0.
-// They are counted by the server, whose count connections returns.
-func newWeb(ctx context.Context, smp *sampler, names []string, idle time.Duration, connections func() int32) *web {
+// newWeb returns a web that allows these host names, and whose readings and
+// streams end with ctx. Its connections may be idle for the given time, or for
+// idleTime if that is 0. They are counted by the server, whose count connections
+// returns.
+func newWeb(ctx context.Context, smp *sampler, names []string, idle time.Duration, connections func() int64) *web {
 	w := &web{ctx: ctx, sampler: smp, connections: connections, names: append(names, "localhost")}
 	if name, err := os.Hostname(); err == nil {
 		w.names = append(w.names, name)
@@ -70,33 +71,27 @@ func newWeb(ctx context.Context, smp *sampler, names []string, idle time.Duratio
 	return w
 }
 
-// run waits until the context of w is done. Then it finishes the pending
-// requests within a short time.
-func (w *web) run() {
-	<-w.ctx.Done()
-	soon, cancel := context.WithTimeout(context.Background(), 2*grace)
-	defer cancel()
-	if w.server.Shutdown(soon) != nil {
-		w.server.Close()
-	}
-}
-
-// handOver serves the connection of a session that found HTTP, in a goroutine
-// of the http.Server. It calls gone when the connection is closed.
-func (w *web) handOver(conn net.Conn, s *session, gone func()) {
+// handOver serves a connection on which the session s found HTTP, in a goroutine
+// of the http.Server. It calls closed when the connection is closed.
+func (w *web) handOver(conn net.Conn, s *session, closed func()) {
 	conn.SetDeadline(time.Time{})
-	one := make(handover, 1)
 	input := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(s.begun), conn), 512)
-	one <- &webConn{Conn: conn, session: s, input: input, gone: sync.OnceFunc(gone), empty: true}
-	w.server.Serve(one) // returns at once
+	one := &webConn{Conn: conn, session: s, input: input, closed: sync.OnceFunc(closed), empty: true}
+	w.server.Serve(listenOnce(one)) // returns at once
 }
 
-// A handover is a listener for one connection.
-type handover chan net.Conn
+// A oneConn is a listener with one connection.
+type oneConn chan net.Conn
 
-func (h handover) Accept() (net.Conn, error) {
+func listenOnce(conn net.Conn) oneConn {
+	one := make(oneConn, 1)
+	one <- conn
+	return one
+}
+
+func (one oneConn) Accept() (net.Conn, error) {
 	select {
-	case conn := <-h:
+	case conn := <-one:
 		return conn, nil
 	default:
 		return nil, net.ErrClosed
@@ -105,26 +100,26 @@ func (h handover) Accept() (net.Conn, error) {
 
 // Close closes the connection if it has not been accepted, because the server
 // has ended.
-func (h handover) Close() error {
-	if conn, err := h.Accept(); err == nil {
+func (one oneConn) Close() error {
+	if conn, err := one.Accept(); err == nil {
 		conn.Close()
 	}
 	return nil
 }
 
-func (h handover) Addr() net.Addr { return &net.UnixAddr{} }
+func (oneConn) Addr() net.Addr { return &net.UnixAddr{} }
 
 // A webConn is a connection of an http.Server. It bounds the number of lines
 // in each header, and skips empty lines before a request. Requests are counted
 // by the session that read its first bytes.
 type webConn struct {
 	net.Conn
-	*session
-	input *bufio.Reader // of Conn, after what the session has read
-	gone  func()
-	lines int  // lines of the current header so far
-	empty bool // its current line is empty so far
-	body  bool // the rest of the input is the body of the last request
+	session *session
+	input   *bufio.Reader // of Conn, after what the session has read
+	closed  func()        // called when it is closed
+	lines   int           // lines of the current header so far
+	empty   bool          // its current line is empty so far
+	body    bool          // the rest of the input is the body of the last request
 }
 
 // Read returns bytes of only one header at a time, because what follows it may
@@ -152,7 +147,7 @@ func (c *webConn) Read(p []byte) (n int, err error) {
 		case c.lines == maxLines:
 			io.WriteString(c.Conn, "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
 			lingerClose(c.Conn)
-			return 0, errManyLines
+			return 0, net.ErrClosed
 		default:
 			c.lines++
 			c.empty = true
@@ -160,10 +155,6 @@ func (c *webConn) Read(p []byte) (n int, err error) {
 	}
 	return n, nil
 }
-
-// errManyLines is an error that the http.Server does not send to the client,
-// which has got one already.
-var errManyLines = &net.OpError{Op: "read", Err: errors.New("too many header lines")}
 
 // CloseWrite lets the http.Server wait for a client that is still sending.
 func (c *webConn) CloseWrite() error {
@@ -174,7 +165,7 @@ func (c *webConn) CloseWrite() error {
 }
 
 func (c *webConn) Close() error {
-	defer c.gone()
+	defer c.closed()
 	return c.Conn.Close()
 }
 

@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -125,23 +124,20 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// webInMemory starts a server in memory. It returns a function that opens a connection
-// and a function that ends the server.
+// webInMemory starts a server in memory. It returns a function that opens a connection and
+// a function that ends the server.
 func webInMemory(t *testing.T, smp *sampler) (open func() net.Conn, end func()) {
-	srv := &server{sampler: smp, maxConns: 1000}
 	ctx, cancel := context.WithCancel(t.Context())
-	srv.web = newWeb(ctx, srv.sampler, nil, 0, srv.serving.Load)
 	ln := pipeListener{ctx, make(chan net.Conn)}
-	var running sync.WaitGroup
-	running.Go(srv.web.run)
-	running.Go(func() { srv.serve(ctx, ln) })
+	ended := make(chan struct{})
+	go func() { (&server{sampler: smp, maxConns: 1000}).serve(ctx, ln); close(ended) }()
 	open = func() net.Conn {
 		client, server := net.Pipe()
 		ln.conns <- server
 		t.Cleanup(func() { client.Close() })
 		return client
 	}
-	return open, func() { cancel(); running.Wait() }
+	return open, func() { cancel(); <-ended }
 }
 
 // A pipeListener accepts connections in memory until ctx is done.

@@ -1,15 +1,14 @@
 package main
 
 import (
-	"cmp"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/netip"
-	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,29 +42,35 @@ type server struct {
 	once    bool
 	idle    time.Duration // limit for idle clients; 0: none
 	allow   prefixes
-	web     *web // nil if HTTP is not served
+	names   []string // of this host, for HTTP
+	web     *web
 
-	maxConns    int32
-	maxRefusals int32
-	running     sync.WaitGroup // goroutines of connections and refusals
-	serving     atomic.Int32   // open connections
-	refusals    atomic.Int32   // error lines being written to clients beyond maxConns
+	maxConns int64
+	refusals chan struct{}  // a token for each error line that is being written to a client beyond maxConns
+	serving  atomic.Int64   // open connections
+	running  sync.WaitGroup // connections and refusals
 }
 
 // setLimits limits the number of connections, so that descriptors are left for
 // refusals and other files.
 func (srv *server) setLimits(maxConns, descriptors int) {
-	descriptors -= 16 // standard streams, the listener, what the runtime and the sampler open
-	srv.maxRefusals = int32(min(100, descriptors/4))
-	srv.maxConns = int32(min(maxConns, descriptors-int(srv.maxRefusals), math.MaxInt32))
+	descriptors = max(descriptors-16, 1) // standard streams, the listener, what the runtime and the sampler open
+	refusals := min(100, descriptors/4)
+	srv.refusals = make(chan struct{}, refusals)
+	srv.maxConns = int64(min(maxConns, descriptors-refusals))
 }
 
 // serve accepts connections, or one with once, and serves each in its own
 // goroutine until ctx is done. Then it waits for them.
 func (srv *server) serve(ctx context.Context, ln net.Listener) {
+	srv.web = newWeb(ctx, srv.sampler, srv.names, srv.idle, srv.serving.Load)
+	defer srv.web.server.Close()
+	defer context.AfterFunc(ctx, func() {
+		ln.Close()
+		srv.web.server.Shutdown(ctx) // returns at once; idle connections are closed, and others after their response
+	})()
 	defer await(ctx, lastReplies, func() error { srv.running.Wait(); return nil })
 	defer ln.Close()
-	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	for {
 		conn, err := srv.accept(ctx, ln)
 		switch {
@@ -105,9 +110,10 @@ func (srv *server) accept(ctx context.Context, ln net.Listener) (net.Conn, error
 }
 
 // serveConn serves one connection, which its caller has added to serving and
-// running. The call of closed may come later, when HTTP has ended.
-func (srv *server) serveConn(ctx context.Context, conn net.Conn) error {
-	s := &session{sampler: srv.sampler, idle: srv.idle, scan: scanner{http: srv.web != nil}}
+// running. If it speaks HTTP, this goroutine ends before the connection, to save
+// its memory.
+func (srv *server) serveConn(ctx context.Context, conn net.Conn) {
+	s := &session{sampler: srv.sampler, idle: srv.idle, scan: scanner{http: true}}
 	srv.log(conn, "connected")
 	if srv.verbose > 1 {
 		s.trace = func(request string) { srv.log(conn, "%s", request) }
@@ -115,10 +121,9 @@ func (srv *server) serveConn(ctx context.Context, conn net.Conn) error {
 	err := s.serve(ctx, conn)
 	if err == errHTTP {
 		srv.web.handOver(conn, s, func() { srv.closed(conn, s, nil) })
-		return nil
+		return
 	}
 	srv.closed(conn, s, err)
-	return err
 }
 
 // closed logs the end of a connection and removes it from serving and running.
@@ -138,15 +143,16 @@ func (srv *server) closed(conn net.Conn, s *session, err error) {
 // its own, unless there are too many such clients.
 func (srv *server) refuse(conn net.Conn) {
 	srv.log(conn, "rejected: connection limit %d reached", srv.maxConns)
-	if srv.refusals.Add(1) > srv.maxRefusals {
-		srv.refusals.Add(-1)
+	select {
+	case srv.refusals <- struct{}{}:
+	default:
 		conn.Close()
 		return
 	}
 	srv.running.Go(func() {
-		defer srv.refusals.Add(-1)
+		defer func() { <-srv.refusals }()
 		text := fmt.Sprintf("error: too many connections (limit %d)\n", srv.maxConns)
-		if srv.web != nil && beginsHTTP(conn) {
+		if beginsHTTP(conn) {
 			text = fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"+
 				"Content-Length: %d\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s", len(text), text)
 		}
@@ -160,39 +166,10 @@ func (srv *server) refuse(conn net.Conn) {
 // HTTP.
 func beginsHTTP(conn net.Conn) bool {
 	conn.SetReadDeadline(time.Now().Add(brief))
-	scan := scanner{http: true}
-	var in [16]byte // longer than any method
-	for {
-		n, readErr := conn.Read(in[:])
-		for _, b := range in[:n] {
-			w, err := scan.next(b)
-			if w != noWord || err != nil && err != errMark { // the first word decides
-				return err == errHTTP
-			}
-		}
-		if readErr != nil {
-			return false
-		}
-	}
-}
-
-// serveStdio serves one connection over standard input and output.
-func (srv *server) serveStdio(ctx context.Context, conn *duplex) error {
-	srv.serving.Add(1)
-	srv.running.Add(1)
-	err := await(ctx, lastReplies, func() error {
-		defer srv.running.Wait() // the connection may have been handed over to HTTP
-		return srv.serveConn(ctx, conn)
-	})
-	switch {
-	case errors.Is(err, errIdle): // not a failure, just as over a network
-		err = nil
-	case err == errEnd, errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil: // cut short by a signal
-		return nil
-	case errors.Is(err, os.ErrDeadlineExceeded): // flush would only wait again
-		return stdoutError(err)
-	}
-	return cmp.Or(stdoutError(conn.flush(ctx)), err)
+	in := bufio.NewScanner(conn)
+	in.Buffer(make([]byte, 16), 16) // longer than any method
+	in.Split(bufio.ScanWords)
+	return in.Scan() && slices.Contains(methods, in.Text())
 }
 
 // log logs a message about a client, with -v.

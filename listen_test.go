@@ -40,15 +40,12 @@ func serving(t *testing.T, srv *server) (addr string, end func()) {
 		srv.sampler = still()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	srv.web = newWeb(ctx, srv.sampler, []string{"example.test"}, srv.idle, srv.serving.Load)
-	var helpers sync.WaitGroup
-	helpers.Go(srv.web.run)
+	srv.names = append(srv.names, "example.test")
 	ended := make(chan struct{})
 	go func() { srv.serve(ctx, ln); close(ended) }()
 	end = sync.OnceFunc(func() {
 		cancel()
 		<-ended
-		helpers.Wait()
 		if n := srv.serving.Load(); n != 0 {
 			t.Errorf("%d connections are still counted", n)
 		}
@@ -191,7 +188,7 @@ func TestAbusiveClients(t *testing.T) {
 	// rude ones after 64 bytes, and the greedy ones because they do not read their
 	// replies.
 	until(t, "bad clients disconnected", func() bool {
-		return int(cut.Load()) == greedy+rude && srv.serving.Load() <= int32(slow)
+		return int(cut.Load()) == greedy+rude && srv.serving.Load() <= int64(slow)
 	})
 }
 

@@ -110,7 +110,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -159,9 +158,8 @@ func run(args []string) error {
 			return sourceError(groups, err)
 		}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	sig := catchSignals(opt.ask, cancel)
+	ctx, end := context.WithCancelCause(context.Background())
+	sig := catchSignals(ctx, opt.ask, end)
 	if opt.listen {
 		return listen(ctx, opt)
 	}
@@ -169,12 +167,10 @@ func run(args []string) error {
 	if err != nil && err != errUnmet {
 		return err
 	}
-	select {
-	case s := <-sig.ending: // rather than errUnmet
-		return signalError{s}
-	default:
-		return err
+	if by, ok := context.Cause(ctx).(signalError); ok { // rather than errUnmet
+		return by
 	}
+	return err
 }
 
 // dial shows the lines of hosts, or of standard input, until ctx is done.
@@ -346,15 +342,18 @@ func newPoller(opt *options, b brake, show func(line) error) *poller {
 
 // listen serves this machine's readings until ctx is done.
 func listen(ctx context.Context, opt *options) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	addr := opt.addresses[0]
 	srv := &server{
 		sampler: newSampler(opt.cgroup),
 		verbose: opt.verbose,
 		once:    opt.once,
 		allow:   opt.allow,
+		names:   append(opt.names, addr.host),
 	}
 	srv.setLimits(opt.maxConns, maxDescriptors())
-	if opt.given["max-conns"] != "" && int(srv.maxConns) < opt.maxConns {
+	if opt.given["max-conns"] != "" && srv.maxConns < int64(opt.maxConns) {
 		say("warning: at most %d connections, because of the limit of open files (ulimit -n)", srv.maxConns)
 	}
 	if opt.given["wait"] != "" {
@@ -376,11 +375,7 @@ func listen(ctx context.Context, opt *options) error {
 			say("warning: %s cannot connect, because cpunc listens on the loopback interface only (all interfaces: %s)", one, instead)
 		}
 	}
-	background, stop := context.WithCancel(ctx) // ends with the last connection, perhaps before ctx
-	var helpers sync.WaitGroup
-	defer helpers.Wait()
-	defer stop()
-	if err := srv.sampler.start(background); err != nil && addr.network != stdio { // whose client sees it in its replies
+	if err := srv.sampler.start(ctx); err != nil && addr.network != stdio { // whose client sees it in its replies
 		say("%v", err) // not fatal: load and HTTP work without the CPU counters
 	}
 	// Most of the heap is long-lived connections, so collecting often costs
@@ -391,10 +386,10 @@ func listen(ctx context.Context, opt *options) error {
 	ballast := make([]byte, 16<<20)
 	defer runtime.KeepAlive(ballast)
 
-	srv.web = newWeb(background, srv.sampler, append(opt.names, addr.host), srv.idle, srv.serving.Load)
-	helpers.Go(srv.web.run)
 	if addr.network == stdio {
-		return srv.serveStdio(ctx, newDuplex(os.Stdin, os.Stdout, addr.String()))
+		conn := newDuplex(os.Stdin, os.Stdout, addr.String())
+		srv.serve(ctx, listenOnce(conn))
+		return conn.flush(ctx)
 	}
 	onListening(ln.Addr())
 	srv.serve(ctx, ln)

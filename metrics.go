@@ -17,7 +17,7 @@ import (
 // cannot be read, it returns an error and writes nothing. It does not build the
 // whole text first, because that of a large machine is long, and a client may
 // not read it.
-func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *ratchet, connections int32) error {
+func writeMetrics(ctx context.Context, out io.Writer, smp *sampler, ratchet *ratchet, connections int64) error {
 	cores, load := smp.sample(ctx, perCPU), smp.sample(ctx, averages)
 	if err := cmp.Or(cores.err, load.err); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err

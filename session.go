@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,12 +16,9 @@ import (
 )
 
 const (
-	maxReply        = 16 << 10 // bytes of replies that are written together
-	minSocketBuffer = 2 << 10  // bytes that a socket always takes
+	maxUnsent       = 4 << 10 // bytes of replies, after which they are written
+	minSocketBuffer = 2 << 10 // bytes that a socket always takes
 )
-
-// errIdle means that the client has been idle for too long.
-var errIdle = errors.New("idle")
 
 // A session replies to one client. Each reply covers the time since this
 // session's previous reply to the same word.
@@ -38,8 +34,7 @@ type session struct {
 	asked   [requests]int
 	scrapes int // number of requests for the metrics
 	unsent  []byte
-	written int  // bytes
-	eof     bool // whether the client ended its input
+	written int // bytes
 }
 
 // A reply is the latest line for a word, and the sample at the end of its
@@ -49,51 +44,48 @@ type reply struct {
 	sample *sample
 }
 
-// serve replies to the words that arrive on conn, and then closes it, unless it
-// is HTTP.
+// serve replies to the words that arrive on conn until the client says bye, ends
+// its input or disconnects, or ctx is done, and then closes conn. The error is
+// why conn had to be closed. If it is errHTTP, the client speaks HTTP, conn is
+// still open, and s.begun holds what was read.
 func (s *session) serve(ctx context.Context, conn net.Conn) error {
 	defer s.sampler.peaks.leave(s)
-	err := s.serveWords(ctx, conn)
+	// Reading stops at once. A reply in progress may finish within grace.
+	stop := context.AfterFunc(ctx, func() {
+		conn.SetReadDeadline(time.Now())
+		conn.SetWriteDeadline(time.Now().Add(grace))
+	})
+	var err error
+	for err == nil {
+		err = s.exchange(ctx, conn)
+	}
+	stop()
 	switch {
 	case err == errHTTP:
-	case s.eof: // then no input is unread
+		return err
+	case err == io.EOF: // then no input is unread
 		conn.Close()
 	default:
 		lingerClose(conn)
 	}
+	if err == io.EOF || err == errEnd || isReset(err) || ctx.Err() != nil { // health checks reset connections instead of closing them
+		return nil
+	}
 	return err
 }
 
-// serveWords replies to the words that arrive on conn until the client says bye,
-// ends its input or disconnects, or ctx is done. It replies to the words of one
-// read with one write. The error is why conn had to be closed; errHTTP means
-// that the client speaks HTTP, and s.begun then holds what was read.
-func (s *session) serveWords(ctx context.Context, conn net.Conn) error {
-	// Reading stops at once. A reply in progress may finish within grace.
-	defer context.AfterFunc(ctx, func() {
-		conn.SetReadDeadline(time.Now())
-		conn.SetWriteDeadline(time.Now().Add(grace))
-	})()
-	for {
-		n, readErr := s.receive(ctx, conn)
-		open, err := s.process(ctx, conn, s.in[:n])
-		if err == errHTTP {
-			return err
-		}
-		if readErr == io.EOF {
-			s.eof = open
-			s.refuse(s.scan.finish())
-		}
-		if err = cmp.Or(err, s.flush(ctx, conn)); err != nil {
-			return err
-		}
-		if cap(s.unsent) > 1<<10 {
-			s.unsent = nil // a rare case; do not keep the memory until the next one
-		}
-		if !open || readErr != nil {
-			return s.endError(ctx, readErr)
-		}
+// exchange reads once, and replies to the words in that with one write. The
+// error is why the session ends.
+func (s *session) exchange(ctx context.Context, conn net.Conn) error {
+	n, readErr := s.receive(ctx, conn)
+	err := s.process(ctx, conn, s.in[:n])
+	if err == errHTTP {
+		return err
 	}
+	if readErr == io.EOF {
+		s.refuse(s.scan.finish())
+	}
+	return cmp.Or(s.flush(ctx, conn), err, readErr)
 }
 
 // receive reads what the client sends, until it has been idle for too long.
@@ -107,39 +99,30 @@ func (s *session) receive(ctx context.Context, conn net.Conn) (int, error) {
 		conn.SetReadDeadline(time.Now())
 	}
 	n, err := conn.Read(s.in[:])
-	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && time.Since(deadline) > brief && ctx.Err() == nil {
+	switch {
+	case n > 0 || !errors.Is(err, os.ErrDeadlineExceeded):
+		return n, err
+	case time.Since(deadline) > brief && ctx.Err() == nil:
 		return s.receive(ctx, conn) // this process was stopped, and the client may have sent something meanwhile
 	}
-	return n, err
+	return 0, fmt.Errorf("idle for %v", s.idle)
 }
 
-// endError returns why a session failed, if it did. err is the error of the last
-// read.
-func (s *session) endError(ctx context.Context, err error) error {
-	switch {
-	case err == io.EOF, isReset(err), ctx.Err() != nil: // health checks reset connections instead of closing them
-		return nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("%w for %v", errIdle, s.idle)
-	}
-	return err
-}
-
-// process adds replies to the words in the input, and reports whether the
-// session continues. If the client speaks HTTP, it keeps the input for that.
-func (s *session) process(ctx context.Context, conn net.Conn, input []byte) (open bool, err error) {
+// process adds replies to the words in the input. The error is errEnd if the
+// client ends the session. If it is errHTTP, s.begun holds the input.
+func (s *session) process(ctx context.Context, conn net.Conn, input []byte) error {
 	for i, b := range input {
 		switch w, err := s.scan.next(b); {
 		case err == errHTTP:
 			s.begun = append([]byte(s.scan.text()+" "), input[i+1:]...)
-			return false, err
+			return err
 		case err == errMark:
 			s.unsent = append(s.unsent, telnetIAC, telnetWill, telnetMark)
 		case err != nil:
 			s.refuse(err)
 		case w == byeWord:
 			s.note(strconv.Quote(w.String()))
-			return false, nil
+			return errEnd
 		case w != noWord:
 			if bytes.Contains(input[i+1:], []byte(words[peakWord])) {
 				s.read(ctx, peakWord) // may wait for a second, and all words are to cover the same time
@@ -147,15 +130,15 @@ func (s *session) process(ctx context.Context, conn net.Conn, input []byte) (ope
 			s.answer(ctx, w)
 		}
 		if s.scan.full() {
-			return false, nil
+			return errEnd
 		}
-		if len(s.unsent) > maxReply {
+		if len(s.unsent) > maxUnsent {
 			if err := s.flush(ctx, conn); err != nil {
-				return false, err
+				return err
 			}
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // refuse adds an error line to the replies, unless err is nil.
@@ -179,11 +162,6 @@ func (s *session) answer(ctx context.Context, w word) {
 	s.note(strconv.Quote(w.String()))
 	line, err := s.reply(ctx, w)
 	s.refuse(err)
-	if len(s.unsent) > 1<<10 && cap(s.unsent) < maxReply {
-		// Growing by doubling would leave as much garbage, which is half the memory
-		// of a client that does not read.
-		s.unsent = slices.Grow(s.unsent, maxReply+len(line)-len(s.unsent))
-	}
 	s.unsent = append(s.unsent, line...)
 }
 

@@ -16,27 +16,25 @@ import (
 // the chart.
 type signals struct {
 	caught chan os.Signal
-	ending chan os.Signal // the one that ends the run
-	asking chan os.Signal // with --ask, SIGINT instead
+	asking chan os.Signal // with --ask, every SIGINT
 }
 
-// catchSignals calls end at the first signal. A second one ends the process at
-// once, even if it is blocked. With ask, SIGINT does not call end.
-func catchSignals(ask bool, end func()) *signals {
-	sig := &signals{make(chan os.Signal, 2), make(chan os.Signal, 1), make(chan os.Signal, 1)}
+// catchSignals ends ctx at the first signal, with a signalError as the cause. A
+// second one ends the process at once, even if it is blocked. With ask, SIGINT
+// does not end ctx.
+func catchSignals(ctx context.Context, ask bool, end context.CancelCauseFunc) *signals {
+	sig := &signals{make(chan os.Signal, 2), make(chan os.Signal, 1)}
 	// A signal that was ignored at startup stays ignored, as nohup and
 	// background jobs of a shell require.
 	endings := slices.DeleteFunc([]os.Signal{os.Interrupt, syscall.SIGHUP}, signal.Ignored)
 	signal.Notify(sig.caught, append(endings, syscall.SIGTERM)...)
 	go func() { // ends with the process
 		for s := range sig.caught {
-			to, end := sig.ending, end
-			if ask && s == os.Interrupt {
-				to, end = sig.asking, func() {}
-			}
-			select {
-			case to <- s:
-				end()
+			switch asks := ask && s == os.Interrupt; {
+			case asks && len(sig.asking) == 0:
+				sig.asking <- s
+			case !asks && ctx.Err() == nil:
+				end(signalError{s})
 			default: // the one before has not been taken
 				restoreTerminal()
 				endBy(s)

@@ -41,7 +41,7 @@ func TestSoak(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	local := &server{sampler: smp, idle: 5 * time.Second, maxConns: 1200, web: srv.web}
+	local := &server{sampler: smp, idle: 5 * time.Second, maxConns: 1200}
 	go local.serve(ctx, unix) // ends with ctx
 	var replies, bad atomic.Int64
 	visit := func(kind int) {
@@ -129,7 +129,7 @@ func TestSoak(t *testing.T) {
 		}
 		visitors.Wait()
 		until(t, "all connections closed", func() bool {
-			return srv.serving.Load() == 0 && srv.refusals.Load() == 0 && local.serving.Load() == 0
+			return srv.serving.Load() == 0 && len(srv.refusals) == 0 && local.serving.Load() == 0
 		})
 		if round%20 != 5 {
 			continue

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -173,6 +174,7 @@ type duplex struct {
 	in       net.Conn
 	name     string
 	readErr  error         // error of the reader; valid at the end of in
+	failure  error         // the same, once Read has returned it
 	written  chan struct{} // closed when the writer has everything, or has failed
 	writeErr error         // error of the writer; valid once written is closed
 }
@@ -197,6 +199,7 @@ func (d *duplex) Read(p []byte) (int, error) {
 	n, err := d.in.Read(p)
 	if err == io.EOF && d.readErr != nil {
 		err = fmt.Errorf("read %s: %w", d.name, cause(d.readErr))
+		d.failure = err
 	}
 	return n, err
 }
@@ -215,14 +218,14 @@ func (d *duplex) Close() error {
 	return d.in.Close()
 }
 
-// flush waits, after Close, until everything is written, and returns the error
-// of the writer.
+// flush waits, after Close, until everything is written to standard output, and
+// returns the error of that or of the reader.
 func (d *duplex) flush(ctx context.Context) error {
 	select {
 	case <-d.written:
-		return d.writeErr
+		return cmp.Or(stdoutError(d.writeErr), d.failure)
 	case <-time.After(stuckTime):
-		return os.ErrDeadlineExceeded
+		return stdoutError(os.ErrDeadlineExceeded)
 	case <-ctx.Done():
 		return nil
 	}
