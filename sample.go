@@ -104,7 +104,7 @@ func (s *sampler) start(ctx context.Context) error {
 // because waking up costs an idle process more than reading.
 func (s *sampler) sampleAll() (failed error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // one that hangs in another goroutine is waited for only for brief
+	cancel() // one that hangs in another goroutine is waited for only for grace
 
 	for _, src := range []source{totals, perCPU, pressures, groups} { // load averages need no history
 		now := s.sample(ctx, src)
@@ -141,7 +141,7 @@ func (s *sampler) keep(ctx context.Context, src source, now *sample) {
 // sample returns a sample of src that is not older than a jiffy. A session that
 // finds none reads the kernel itself, because waking another goroutine up costs
 // more than that, and waits as long as the kernel does. Others wait for it until
-// readTimeout, or until brief after ctx is done. Their sample then contains an
+// readTimeout, or until grace after ctx is done. Their sample then contains an
 // error.
 func (s *sampler) sample(ctx context.Context, src source) *sample {
 	f := s.take(ctx, src)
@@ -170,7 +170,7 @@ func (s *sampler) take(ctx context.Context, src source) *feed {
 	}
 	timeout := time.NewTimer(readTimeout)
 	defer timeout.Stop()
-	defer context.AfterFunc(ctx, func() { timeout.Reset(brief) })()
+	defer context.AfterFunc(ctx, func() { timeout.Reset(grace) })()
 	select {
 	case f := <-s.feeds[src]:
 		return f

@@ -342,7 +342,7 @@ func TestCountersHang(t *testing.T) {
 				}
 			})
 		}
-		if err := smp.sampleAll(); err == nil || time.Since(begin) > 2*brief {
+		if err := smp.sampleAll(); err == nil || time.Since(begin) > 2*grace {
 			t.Errorf("the history: %v after %v", err, time.Since(begin))
 		}
 		if got := smp.sample(t.Context(), perCPU); got.err != nil || smp.recall(t.Context(), perCPU, got, firstWindow) == nil {
@@ -352,7 +352,7 @@ func TestCountersHang(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begin = time.Now()
-		if got := smp.sample(ctx, totals); got.err == nil || time.Since(begin) != time.Second+brief {
+		if got := smp.sample(ctx, totals); got.err == nil || time.Since(begin) != time.Second+grace {
 			t.Errorf("at the end: %v after %v", got.err, time.Since(begin))
 		}
 		close(hang)
