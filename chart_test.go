@@ -394,6 +394,22 @@ func TestMove(t *testing.T) {
 	}
 }
 
+// The numbers of a reading have its decimals. Those of a log have the digits that matter.
+func TestTextOfNumbers(t *testing.T) {
+	for _, test := range []struct {
+		reading word
+		x       float64
+		want    string
+	}{
+		{cpuWord, 12.54, "12.5"}, {cpuWord, 7, "7.0"}, {loadWord, 0.5, "0.50"}, {cpuWord, math.NaN(), "nan"},
+		{noWord, 7, "7"}, {noWord, -85.8344, "-85.83"}, {noWord, 0.00123, "0.00123"}, {noWord, 1234567.8, "1234568"}, {noWord, math.NaN(), "nan"},
+	} {
+		if got := (trace{reading: test.reading}).text(test.x); got != test.want {
+			t.Errorf("%v of %d: %s, want %s", test.x, test.reading, got, test.want)
+		}
+	}
+}
+
 // The window stays within its limits, and has no odd fractions.
 func TestZoom(t *testing.T) {
 	c := chartOf("localhost:5000", 7600, []string{"cpu"}, sine)

@@ -168,7 +168,8 @@ func (h *heatMap) legend(w int) [][]entry {
 	for _, cpu := range h.traces {
 		all = all.with(cpu.extent)
 	}
-	hottest := slices.MaxFunc(h.traces, func(a, b trace) int { return cmp.Compare(a.newest, b.newest) }) // NaN is the least
+	// For cmp, NaN is the least.
+	hottest := slices.MaxFunc(h.traces, func(a, b trace) int { return cmp.Compare(a.newest, b.newest) })
 	legend = append(legend,
 		entry{text: "hottest now " + hottest.name + " " + hottest.text(hottest.newest), space: legendSpace},
 		entry{text: trace{reading: coresWord, extent: all}.extentText()})

@@ -52,24 +52,26 @@ func bounds(all []trace) (low, high float64) {
 	return low, high
 }
 
-// text returns a number of the trace with as many decimals as readings have.
+// text returns a number with the decimals of the reading or, if it is of a log,
+// with those that matter.
 func (t trace) text(x float64) string {
 	switch {
 	case math.IsNaN(x):
 		return "nan"
-	case t.reading == noWord && math.Abs(x) < 1e4: // of a log
+	case t.reading != noWord:
+		return strconv.FormatFloat(x, 'f', table[t.reading].decimals, 64)
+	case math.Abs(x) < 1000:
 		return strconv.FormatFloat(x, 'g', 4, 64)
-	case t.reading == noWord:
-		return strconv.FormatFloat(x, 'g', 6, 64)
 	}
-	return strconv.FormatFloat(x, 'f', table[t.reading].decimals, 64)
+	return strconv.FormatFloat(x, 'f', 0, 64)
 }
 
 func (t trace) extentText() string {
 	if t.extent.n == 0 {
 		return "no readings"
 	}
-	return fmt.Sprintf("min %s avg %s max %s", t.text(t.extent.min), t.text(t.extent.sum/float64(t.extent.n)), t.text(t.extent.max))
+	average := t.extent.sum / float64(t.extent.n)
+	return fmt.Sprintf("min %s avg %s max %s", t.text(t.extent.min), t.text(average), t.text(t.extent.max))
 }
 
 const legendSpace = 2
