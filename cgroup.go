@@ -187,7 +187,7 @@ func value(text, key string) float64 {
 	return math.NaN()
 }
 
-// countOf parses a non-negative integer. It returns NaN if text is none.
+// countOf parses a non-negative integer. It returns NaN for any other text.
 func countOf(text string) float64 {
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {

@@ -47,7 +47,8 @@ func (r *peakRecord) want(ctx context.Context, session any, now *sample, read fu
 	return r.first
 }
 
-// leave notes that a session ends. wanted then looks at the others.
+// leave notes that a session ends. Recording goes on for peakLinger, and then as
+// long as another session wants it.
 func (r *peakRecord) leave(session any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,7 +127,7 @@ func (r *peakRecord) peak(from, to *sample) float64 {
 	return larger(peak, busyByClock(from, to)) // some windows may have been skipped
 }
 
-// larger returns the larger of two numbers, of which each may be unknown.
+// larger returns the larger of two numbers. Each may be unknown.
 func larger(a, b float64) float64 {
 	if math.IsNaN(a) || b > a {
 		return b
