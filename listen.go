@@ -113,7 +113,7 @@ func (srv *server) accept(ctx context.Context, ln net.Listener) (net.Conn, error
 // running. If it speaks HTTP, this goroutine ends before the connection, to save
 // its memory.
 func (srv *server) serveConn(ctx context.Context, conn net.Conn) {
-	s := &session{sampler: srv.sampler, idle: srv.idle, scan: scanner{http: true}}
+	s := &session{sampler: srv.sampler, idle: srv.idle}
 	srv.log(conn, "connected")
 	if srv.verbose > 1 {
 		s.trace = func(request string) { srv.log(conn, "%s", request) }

@@ -28,7 +28,7 @@ type scanner struct {
 	command int            // length of the incomplete telnet command that follows token[:n]
 	begin   int            // of the last word in token, if the line is dropped
 	drop    bool           // the token has been reported; the rest of its line is dropped
-	http    bool           // the first word may be an HTTP method
+	decided bool           // the first word is over, so no HTTP method may follow
 }
 
 // next takes one byte. It returns the word that is complete with it, or an
@@ -44,7 +44,7 @@ func (s *scanner) next(b byte) (word, error) {
 		s.n, s.begin, s.drop = 0, 0, false
 		return noWord, err
 	case ' ', '\t', 0:
-		if s.http && b == ' ' && slices.Contains(methods, s.text()) {
+		if !s.decided && b == ' ' && slices.Contains(methods, s.text()) {
 			return noWord, errHTTP
 		}
 		err := s.finish()
@@ -55,7 +55,7 @@ func (s *scanner) next(b byte) (word, error) {
 	s.n++
 	for w, name := range words {
 		if string(s.token[s.begin:s.n]) == name && (!s.drop || word(w) == byeWord) {
-			s.n, s.http = 0, false
+			s.n, s.decided = 0, true
 			return word(w), nil
 		}
 	}
@@ -115,7 +115,7 @@ func (s *scanner) finish() error {
 	if s.n == 0 || s.drop {
 		return nil
 	}
-	s.drop, s.http = true, false
+	s.drop, s.decided = true, true
 	text := s.token[:s.n]
 	if s.full() { // more may follow
 		text = wholeLetters(text)

@@ -250,7 +250,7 @@ func FuzzTongue(f *testing.F) {
 	f.Add([]byte("\xff\xfb\x1fG\xff\xfa\x1f\xff\xff\xff\xf0ET \xff\xf1/ HTTP/1.0\r\n"), []byte{1})
 	f.Fuzz(func(t *testing.T, in, cuts []byte) {
 		conn := &tape{chunks: inPieces(in, cuts)}
-		s := &session{sampler: still(), scan: scanner{http: true}}
+		s := &session{sampler: still()}
 		err := s.serve(context.Background(), conn)
 		if bytes.IndexByte(in, telnetIAC) >= 0 && len(in) >= maxToken { // perhaps too long a command
 			return

@@ -155,20 +155,19 @@ var errWeight = errors.New("weight is not a reading (it is only for HAProxy's ag
 func parseReadings(names []string) ([]word, error) {
 	var ws []word
 	for _, name := range names {
-		if name == words[weightWord] {
+		w := word(slices.Index(words[:readings], name))
+		host, owner, _ := columnOf(name)
+		switch {
+		case name == words[weightWord]:
 			return nil, errWeight
-		}
-		w := slices.Index(words[:readings], name)
-		if w < 0 {
-			if host, w, _ := columnOf(name); w != noWord && host == "" {
-				return nil, fmt.Errorf("unknown reading %q (a column of %s)", name, w)
-			}
+		case w == noWord && owner != noWord && host == "":
+			return nil, fmt.Errorf("unknown reading %q (a column of %s)", name, owner)
+		case w == noWord:
 			return nil, fmt.Errorf("unknown reading %q (choose from %s)", name, strings.Join(words[:readings], ", "))
-		}
-		if slices.Contains(ws, word(w)) {
+		case slices.Contains(ws, w):
 			return nil, fmt.Errorf("reading %s given twice", name)
 		}
-		ws = append(ws, word(w))
+		ws = append(ws, w)
 	}
 	return ws, nil
 }
