@@ -76,7 +76,11 @@ func thisMachine(ctx context.Context, minFirst time.Duration, group string) net.
 	smp.maxFirst = max(smp.maxFirst, smp.minFirst+firstWindow)
 	go func() { // ends as the session does
 		defer onPanic()
-		smp.sampleAll() // the start of all first replies, so that only the first word waits
+		// The start of all first replies, so that only the first word waits. It is the
+		// replies that say that counters cannot be read.
+		if err := smp.sampleAll(); err == errZeros {
+			say("%v", err)
+		}
 		(&session{sampler: smp}).serve(ctx, server)
 	}()
 	return client

@@ -99,6 +99,9 @@ func (s *sampler) start(ctx context.Context) error {
 	}
 }
 
+// errZeros is about counters as in some sandboxes.
+var errZeros = errors.New("all CPU counters are zero; cpu, cores, modes, mean, busy and peak will be nan")
+
 // sampleAll adds a sample of each source to the history. It fails if the CPU
 // counters cannot be read, or are all zero. It reads all sources in turn,
 // because waking up costs an idle process more than reading.
@@ -118,7 +121,7 @@ func (s *sampler) sampleAll() (failed error) {
 		if src == totals {
 			s.means.add(now)
 			if now.total == (counts{}) {
-				failed = errors.New("all CPU counters are zero; cpu, cores, modes, mean, busy and peak will be nan")
+				failed = errZeros
 			}
 		}
 	}

@@ -84,7 +84,7 @@ func (k *kernel) read(src source) *sample {
 	if k.fail != nil {
 		return now
 	}
-	up := uint64(now.at.Sub(k.boot) / jiffy)
+	up := 1000 + uint64(now.at.Sub(k.boot)/jiffy) // no counter is all zero after the start of a kernel
 	busy := time.Duration(k.busyUntil(0, now.at)) * jiffy
 	switch src {
 	case averages:
@@ -378,7 +378,7 @@ func TestRunEndsWhileCountersHang(t *testing.T) {
 			if time.Since(begin) > 0 { // not yet before the request has been read
 				<-reply
 			}
-			return &sample{at: time.Now()}
+			return &sample{at: time.Now(), stat: stat{total: counts{modeIdle: 1}}}
 		}
 		opt, err := parse(nil)
 		if err != nil {
