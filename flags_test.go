@@ -199,7 +199,7 @@ func TestRules(t *testing.T) {
 	}
 	for _, line := range []string{
 		"-l -k -w1 -v -Usock", "-Usock web1 -4 -p1", "-l -1 -m1 -a::1 --name=a -p1 -4 --cgroup=/", "-l - -k -v -w1 --name=a --cgroup=/",
-		"--label=a - -c1 -t -H -g --window=1 --below=1 --for=1 -v", "-r - -c1 -t -H -k -w1 -v", "-r cgroup --cgroup=/",
+		"--label=a - -c1 -t -H -g --window=1 --below=1 --for=1 -v", "-r - -c1 -t -H -k -w1 -v", "-r cgroup --cgroup=/", "-r - --cgroup=/",
 		"-e cat --ask -k", "--above=1 --below=2 --for=1", "-r load,cores --below=1", "--label=a", "web1 -6 -p1 --ask",
 	} {
 		if _, err := parse(strings.Fields(line)); err != nil {
