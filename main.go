@@ -45,7 +45,7 @@ the operand -, it reads lines from standard input, such as those it has printed.
 
 The exit status is 0 for success, 1 if the network, the server or the counters
 failed, 2 for a usage error, and 3 if the run ended before the condition of
---below or --above was met. At SIGINT, SIGTERM or SIGHUP, a listener
+--below or --above was met. On SIGINT, SIGTERM or SIGHUP, a listener
 finishes the replies in progress and exits with status 0. A client closes its
 connections and then ends by that same signal, so that a shell which runs cpunc
 in a loop or before && sees it. A second signal ends cpunc at once. The manual
