@@ -14,8 +14,8 @@ import (
 )
 
 // An address is where to dial or to listen. For a Unix socket or a command,
-// host is its path or command line. This machine and the standard streams need
-// no more than the network.
+// host is its path or command line. This machine and the standard streams have
+// only a network.
 type address struct {
 	network, host, port string
 
@@ -126,8 +126,8 @@ func attachPort(typed []address) []address {
 	return slices.Delete(typed, second, second+1)
 }
 
-// listenAddress returns the address to listen on, the only one: a socket, or the
-// operands [[host] port] or -, together with the port of -p.
+// listenAddress returns the only address to listen on: a socket, or the operands
+// [[host] port] or -, together with the port of -p.
 func listenAddress(network string, typed []address, port string) ([]address, error) {
 	host, all := "localhost", "0.0.0.0"
 	if network == "tcp6" { // localhost may have no IPv6 address
@@ -147,7 +147,7 @@ func listenAddress(network string, typed []address, port string) ([]address, err
 		return []address{{network: stdio}}, nil
 	}
 	if a.port == "" {
-		a.port, port = port, "" // here -p is as good as an operand
+		a.port, port = port, "" // -p takes the place of the second operand
 	}
 	addr, err := parseAddress(network, a, port)
 	switch {

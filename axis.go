@@ -15,7 +15,8 @@ type scale struct {
 
 const maxParts = 12
 
-// newScale returns an axis for values from low to high, of at most so many rows.
+// newScale returns an axis for values from low to high, in at most this number of
+// rows.
 // Its lines are as close as they can be without wasting many rows.
 func newScale(low, high float64, rows int) scale {
 	power := math.Pow(10, math.Ceil(math.Log10(high-low)))
@@ -38,7 +39,7 @@ func newScale(low, high float64, rows int) scale {
 
 func (s scale) height() int { return s.parts*s.rows + 1 }
 
-// dot returns the row of dots for a value. The values of the lines lie on them.
+// dot returns the row of dots for a value. A labeled value lies on its grid line.
 func (s scale) dot(v float64) int {
 	share := (s.high - min(max(v, s.low), s.high)) / (s.high - s.low)
 	return 1 + int(math.Round(share*float64(4*s.parts*s.rows)))

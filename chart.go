@@ -191,7 +191,7 @@ func (c *chart) newPanel(g group) *panel {
 	var all []trace
 	for _, i := range g.columns {
 		one := trace{reading: g.reading, name: c.names[i], column: i}
-		if g.host != "" { // which the title has
+		if g.host != "" { // which is in the title
 			_, one.name = splitName(one.name)
 		}
 		one.extent, one.newest = c.columns[i].extent(begin, end), c.columns[i].numbers[end-1]

@@ -92,7 +92,7 @@ var buffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0,
 // reading takes a tenth of the CPU time of a listener with 100 clients.
 var kept = sync.OnceValue(func() *os.File { f, _ := openKernelFile("/proc/stat"); return f })
 
-// readInto replaces buf by the text of a kernel file.
+// readInto replaces the contents of buf with the text of a kernel file.
 func readInto(buf *bytes.Buffer, path string) error {
 	buf.Reset()
 	if path == "/proc/stat" {

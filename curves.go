@@ -11,9 +11,9 @@ import (
 type curves struct {
 	look
 	traces    []trace
-	low, high float64 // between which the numbers are
-	cpus      int     // at which load averages have a line; 0 if that is unknown
-	swatch    string  // what a trace without a mark has in the legend
+	low, high float64 // range of the numbers
+	cpus      int     // for the line in a chart of load averages; 0 if unknown
+	swatch    string  // in the legend, for a trace without a mark
 	axis      scale
 }
 
@@ -57,9 +57,9 @@ func (c *curves) draw(f *frame, s stretch, ticks []label, x, y int) {
 	}
 }
 
-// stroke draws a line through the numbers of trace i. If it has a mark, that is
-// in every eighth column, which is a different one for each trace, so that they
-// do not cover each other, and at the newest number.
+// stroke draws a line through the numbers of trace i. A mark is drawn at the
+// newest number and in every eighth column. These columns differ from trace to
+// trace, so that marks do not cover each other.
 func (c *curves) stroke(b *braille, s stretch, i int, marks map[int]int) {
 	column, marked := &s.columns[c.traces[i].column], c.traces[i].mark != 0
 	x0, last := 0, math.NaN()
@@ -89,9 +89,9 @@ func (c *curves) stroke(b *braille, s stretch, i int, marks map[int]int) {
 	}
 }
 
-// legend has the newest number and the extent of each trace if that fits into so
-// many rows of w cells. Otherwise, it has the newest number only, or not even
-// that, or as many traces as fit.
+// legend returns an entry for each trace, with its newest number and its extent.
+// If these do not fit into the rows of w cells, it leaves out the extents, then
+// the numbers. If the names do not fit either, it has as many traces as fit.
 func (c *curves) legend(w, rows int) [][]entry {
 	var forms [3][]entry // from the longest one to the shortest one
 	for _, one := range c.traces {

@@ -122,7 +122,7 @@ func (p *peer) ask(ws []word, wait, first time.Duration) ([][]string, error) {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = fmt.Errorf("no reply within %v (to wait longer: -w)", wait)
-	case isRefusal(err) && !p.replied: // taken for a refusal of the connection, which has then failed
+	case isRefusal(err) && !p.replied: // before the first reply, it refuses the whole connection
 		err = errors.New(err.Error())
 	}
 	return replies, err
@@ -144,7 +144,7 @@ func (p *peer) readReplies(ws []word, deadline time.Time) (replies [][]string, r
 			refused = cmp.Or(refused, err)
 			deadline = time.Now().Add(lineTimeout) // for the rest, which may never come
 		case refused != nil:
-			p.Close() // or a reply that comes late would be taken for one to the next request
+			p.Close() // otherwise, a late reply would be taken for one to the next request
 			p.unread = nil
 			return replies, refused
 		default:

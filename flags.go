@@ -184,8 +184,9 @@ func cutOption(arg string) (form, rest string, found bool) {
 	return arg[:1+size], arg[1+size:], len(arg) > 1+size
 }
 
-// isValue reports whether what follows a short option without an argument cannot
-// be more options, as in -l5000, so that the message can say what to do instead.
+// isValue reports whether the text after a short option that takes no argument is
+// a value, as in -l5000, rather than more options. The message can then say what
+// to do instead.
 func isValue(rest string) bool {
 	return strings.ContainsAny(rest[:1], "=-") || isNumber(rest) && (len(rest) > 2 || !strings.ContainsAny(rest, "146"))
 }

@@ -56,8 +56,8 @@ func (f *frame) putBox(lines []string) {
 	}
 }
 
-// toASCII replaces what the chart draws, and all other characters that names
-// contain.
+// toASCII replaces all characters that are not ASCII. Those that the chart does not
+// draw, but that names may contain, become question marks.
 func (f *frame) toASCII() {
 	ascii := map[rune]rune{
 		'│': '|', '┤': '+', '·': '.', '╌': '-', '…': '~', // axes and texts

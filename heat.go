@@ -12,12 +12,12 @@ type heatMap struct {
 	look
 	traces []trace   // one for each CPU
 	strips [][]trace // CPUs that are shown as one, of the same host if possible
-	halves int       // of rows in a strip
+	halves int       // height of a strip in half rows
 }
 
 const fewestOfHeat = 9 // CPUs that are shown as a heat map
 
-// lay makes the strips of as few CPUs as there is room for.
+// lay makes strips of as few CPUs as the room allows.
 func (h *heatMap) lay(w, rows int) [][]entry {
 	rows-- // for the legend
 	h.halves = 1
@@ -118,7 +118,7 @@ func (h *heatMap) cell(upper, lower int) (rune, style) {
 	return block([2 * half]ink{low, low, low, low, up, up, up, up})
 }
 
-// ink returns the color of a level of heat, which idle has not.
+// ink returns the color of a level of heat. Idle has none.
 func (h *heatMap) ink(level int) ink {
 	if level <= 0 {
 		return 0
@@ -168,7 +168,7 @@ func (h *heatMap) legend(w int) [][]entry {
 	for _, cpu := range h.traces {
 		all = all.with(cpu.extent)
 	}
-	// For cmp, NaN is the least.
+	// cmp.Compare takes NaN for less than any number.
 	hottest := slices.MaxFunc(h.traces, func(a, b trace) int { return cmp.Compare(a.newest, b.newest) })
 	legend = append(legend,
 		entry{text: "hottest now " + hottest.name + " " + hottest.text(hottest.newest), space: legendSpace},

@@ -46,8 +46,8 @@ type connKey struct{}
 
 // newWeb returns a web that allows these host names, and whose readings and
 // streams end with ctx. Its connections may be idle for the given time, or for
-// idleTime if that is 0. They are counted by the server, whose count connections
-// returns.
+// idleTime if that is 0. connections returns the number of all connections of the
+// server, for the metrics.
 func newWeb(ctx context.Context, smp *sampler, names []string, idle time.Duration, connections func() int64) *web {
 	w := &web{ctx: ctx, sampler: smp, connections: connections, names: append(names, "localhost")}
 	if name, err := os.Hostname(); err == nil {
@@ -306,8 +306,8 @@ func sendPage(out http.ResponseWriter, name string) error {
 	return nil
 }
 
-// readingsModule is the module that tells the page which readings there are, as
-// table has them.
+// readingsModule returns the JavaScript module that gives the page the readings of
+// the table.
 func readingsModule() []byte {
 	var rows []map[string]any
 	for _, r := range table[:readings] {

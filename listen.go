@@ -31,8 +31,8 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 // keepAlive detects within half a minute that a peer has disappeared.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// lastReplies is how long sessions may take at shutdown: for their last reply, and
-// until its client has disconnected. One that reads the kernel may hang.
+// lastReplies is how long sessions may take at shutdown, to send the last reply and
+// to wait until the client has disconnected. One that reads the kernel may hang.
 const lastReplies = 2*grace + brief
 
 // A server serves all connections of one listener.

@@ -231,7 +231,7 @@ func openOutput(ctx context.Context, graph bool, gone func()) io.Writer {
 	}
 	if pipe := reopenStdout(); pipe != nil {
 		go watchReader(pipe, gone) // ends with the reader, or with the process
-		return output{ctx, pipe}   // where an error is not a SIGPIPE, which would leave no time for the end of the run
+		return output{ctx, pipe}   // on descriptor 1, a write to a closed pipe would end the process at once by SIGPIPE
 	}
 	return output{ctx, os.Stdout}
 }

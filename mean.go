@@ -11,8 +11,8 @@ import (
 var meanSpans = [...]time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute}
 
 const (
-	meanEvery = 3500 * time.Millisecond // between two samples at least
-	meanLate  = 6 * time.Second         // by which a span may be longer
+	meanEvery = 3500 * time.Millisecond // least time between two samples
+	meanLate  = 6 * time.Second         // how much longer the time of a mean may be than its span
 
 	minChecked = time.Second // counters are too coarse to tell in less time whether they were reset
 	minSleep   = time.Second // less is the time between reading two clocks

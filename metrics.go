@@ -101,7 +101,7 @@ type ratchet struct {
 // node_exporter.
 const hotplugged = 3
 
-// hold takes the newest counters. One that decreased keeps its value.
+// hold takes the newest counters. A counter that decreased keeps its value.
 func (r *ratchet) hold(rows []row) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -120,8 +120,8 @@ func (r *ratchet) hold(rows []row) {
 	}
 }
 
-// row returns the counters of a CPU that it holds. A scrape gets one at a time,
-// so that a client that does not read holds no copy of all.
+// row returns the counters of a CPU. A scrape gets one row at a time, so that no
+// copy of all rows is kept for a client that does not read.
 func (r *ratchet) row(cpu int) row {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -35,7 +35,7 @@ type options struct {
 	below, above            float64       // NaN if not given
 	hold                    time.Duration // of --for
 
-	given     map[string]string // as typed: the options by name, and the first by heading of the help
+	given     map[string]string // options as typed: by name, and the first one of each mode
 	typed     []address         // operands, -U and -e in the order typed
 	label     string            // of the next one
 	addresses []address         // to dial, or the only one to listen on

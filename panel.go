@@ -45,8 +45,8 @@ func newPlot(l look, w word, all []trace, cpus int) plot {
 	return &c
 }
 
-// draw draws the panel without its legend, and returns the row under it. The axis
-// is left of the column left.
+// draw draws the panel without its legend, and returns the row under it. The plot
+// begins at the column left, next to the axis.
 func (p *panel) draw(f *frame, s stretch, left int, ticks []label) (under int) {
 	f.put(max(0, (f.w-cells(p.title))/2), p.y, bold, clip(p.title, f.w))
 	for row := range p.plot.height() {
@@ -80,7 +80,7 @@ type group struct {
 	columns []int
 }
 
-// divide divides columns into groups. Those of a reading stand together.
+// divide divides columns into groups. Groups of the same reading are adjacent.
 func divide(names []string) (groups []group) {
 	for i, name := range names {
 		host, w, _ := columnOf(name)

@@ -61,8 +61,8 @@ func newSampler(group string) *sampler {
 // readSource is readKernel, except in tests.
 var readSource = readKernel
 
-// readKernel reads a source from the kernel. The number that is divided by the
-// elapsed time is the last one that it reads, so the time is that of the end.
+// readKernel reads a source from the kernel. It reads the number that is divided by
+// the elapsed time last, so the time of the sample is that of the end.
 func readKernel(src source, group string) *sample {
 	now := new(sample)
 	switch src {
@@ -107,7 +107,7 @@ var errZeros = errors.New("all CPU counters are zero; cpu, cores, modes, mean, b
 // because waking up costs an idle process more than reading.
 func (s *sampler) sampleAll() (failed error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // one that hangs in another goroutine is waited for only for grace
+	cancel() // if another goroutine hangs in reading a source, wait for that only for grace
 
 	for _, src := range []source{totals, perCPU, pressures, groups} { // load averages need no history
 		now := s.sample(ctx, src)

@@ -19,7 +19,7 @@ type trace struct {
 // A pen is what a trace is drawn with.
 type pen struct {
 	ink  ink
-	mark rune // tells it from others of that ink; 0 if there are none
+	mark rune // distinguishes traces of the same ink; 0 if there are none
 }
 
 const letters = "abcdefghijklmnpqrstuvwyzABCDEFGHIJKLMNPQRSTUVWYZ0123456789" // o and x are taken
@@ -41,7 +41,7 @@ func (l look) givePens(all []trace) {
 	}
 }
 
-// bounds returns between which numbers all numbers are, and 0.
+// bounds returns the range of all numbers and 0.
 func bounds(all []trace) (low, high float64) {
 	for _, one := range all {
 		low, high = min(low, one.extent.min), max(high, one.extent.max)
@@ -52,8 +52,8 @@ func bounds(all []trace) (low, high float64) {
 	return low, high
 }
 
-// text returns a number with the decimals of the reading or, if it is of a log,
-// with those that matter.
+// text formats a number with the decimals of its reading. In a log, other numbers
+// have four significant digits or, if they are large, no decimals.
 func (t trace) text(x float64) string {
 	switch {
 	case math.IsNaN(x):
