@@ -16,8 +16,7 @@ type scale struct {
 const maxParts = 12
 
 // newScale returns an axis for values from low to high, in at most this number of
-// rows.
-// Its lines are as close as they can be without wasting many rows.
+// rows. Its lines are as close as they can be without wasting many rows.
 func newScale(low, high float64, rows int) scale {
 	power := math.Pow(10, math.Ceil(math.Log10(high-low)))
 	best := scale{math.Floor(low/power) * power, math.Ceil(high/power) * power, 1, max(rows-1, 1)} // if only two lines fit
