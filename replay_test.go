@@ -18,15 +18,19 @@ func newReplay(in io.Reader, show func(line) error) *replay {
 	return &replay{in: newLineReader(in), brake: newBrake(), show: show, flush: func() error { return nil }}
 }
 
-// replayed returns what is printed of lines from standard input.
-func replayed(in io.Reader, withTime, header bool) (string, error) {
-	var out bytes.Buffer
-	p := printer{w: &out, header: header}
-	if withTime {
-		p.timeFormat = timeFormat(0)
-	}
-	err := newReplay(in, p.show).run(context.Background())
-	return out.String(), err
+// replayed returns what is printed of lines from standard input. The wait at the end of
+// the input takes the time of a bubble.
+func replayed(t *testing.T, in io.Reader, withTime, header bool) (text string, err error) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		p := printer{w: &out, header: header}
+		if withTime {
+			p.timeFormat = timeFormat(0)
+		}
+		err = newReplay(in, p.show).run(t.Context())
+		text = out.String()
+	})
+	return text, err
 }
 
 // TestReplay shows that lines come back as cpunc has printed them, however they arrive.
@@ -48,7 +52,7 @@ func TestReplay(t *testing.T) {
 			"byte by byte": iotest.OneByteReader(strings.NewReader(test.log)),
 			"by half":      iotest.HalfReader(strings.NewReader(test.log)),
 		} {
-			if got, err := replayed(in, test.withTime, test.head); got != test.log || err != nil {
+			if got, err := replayed(t, in, test.withTime, test.head); got != test.log || err != nil {
 				t.Errorf("%s, %s: got %q, %v, want %q", test.name, way, got, err, test.log)
 			}
 		}
@@ -75,7 +79,7 @@ func TestReplayOfOthers(t *testing.T) {
 		{"not readable", "\x1b[2J\x9b\n", "", `standard input, line 1: not a number: "\x1b[2J\x9b"`},
 		{"too long", "1\n" + long + "1\n", "1\n", "standard input, line 2: too long (over 65536 bytes)"},
 	} {
-		got, err := replayed(strings.NewReader(test.in), false, false)
+		got, err := replayed(t, strings.NewReader(test.in), false, false)
 		if got != test.want || err == nil && test.err != "" || err != nil && err.Error() != test.err {
 			t.Errorf("%s: got %q and %q, want %q and %q", test.name, got, err, test.want, test.err)
 		}
@@ -93,7 +97,9 @@ func TestReplayNames(t *testing.T) {
 		{"# not the names\n1\n2 3", "1 2"},
 	} {
 		var names []string
-		newReplay(strings.NewReader(test.in), func(l line) error { names = l.names; return nil }).run(context.Background())
+		synctest.Test(t, func(t *testing.T) {
+			newReplay(strings.NewReader(test.in), func(l line) error { names = l.names; return nil }).run(t.Context())
+		})
 		if got := strings.Join(names, " "); got != test.names {
 			t.Errorf("%q: got names %q, want %q", test.in, got, test.names)
 		}
@@ -153,8 +159,8 @@ func FuzzReplay(f *testing.F) {
 	f.Add("1 2\n3\n", false, true)
 	f.Add("# cpu\n\n1\r\n# cpu\n2", false, true)
 	f.Fuzz(func(t *testing.T, in string, withTime, header bool) {
-		once, _ := replayed(strings.NewReader(in), withTime, header)
-		twice, err := replayed(strings.NewReader(once), withTime, header)
+		once, _ := replayed(t, strings.NewReader(in), withTime, header)
+		twice, err := replayed(t, strings.NewReader(once), withTime, header)
 		if once != twice || err != nil {
 			t.Fatalf("%q: %q, then %q and %v", in, once, twice, err)
 		}
@@ -163,14 +169,17 @@ func FuzzReplay(f *testing.F) {
 
 // BenchmarkReplay reads a log that cpunc -t made.
 func BenchmarkReplay(b *testing.B) {
+	const lines = 100000
 	var log bytes.Buffer
-	for i := range 100000 {
+	for i := range lines {
 		fmt.Fprintf(&log, "%s %.1f\n", noon.Add(time.Duration(i)*time.Second).Format("2006-01-02T15:04:05Z"), 100*rand.Float64())
 	}
 	b.SetBytes(int64(log.Len()))
 	b.ReportAllocs()
 	for b.Loop() {
 		p := printer{w: io.Discard, timeFormat: timeFormat(time.Second)}
-		newReplay(bytes.NewReader(log.Bytes()), p.show).run(b.Context())
+		r := newReplay(bytes.NewReader(log.Bytes()), p.show)
+		r.count = lines
+		r.run(b.Context())
 	}
 }
