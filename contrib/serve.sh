@@ -18,7 +18,7 @@ cpu() { # Guest time, the columns after the eighth, is already included in user 
         [ "$elapsed" ] || { elapsed=$d; continue; }
         column=$((column + 1)); [ $column -le 8 ] || break
         [ $d -ge -100000000 ] && [ $d -le 100000000 ] || { echo nan; return; }
-        [ $d -ge 0 ] || { back=$((back - d)); continue; } # iowait steps back in daily life
+        [ $d -ge 0 ] || { back=$((back - d)); continue; } # iowait often decreases a little
         sum=$((sum + d)); case $column in 4 | 5) idle=$((idle + d)) ;; esac
     done
     # The counters must have gained more than others lost, and at least a tenth of the time.
