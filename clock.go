@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	stuckTime = 10 * time.Second       // for a reader of replies that does not read them
+	stuckTime = 10 * time.Second       // for a client that does not read its replies
 	grace     = 400 * time.Millisecond // for reads, writes and commands at shutdown
 	brief     = 100 * time.Millisecond // the same for what takes no time unless something hangs
 )
@@ -54,8 +54,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// await calls f, which may block forever, and returns its error. If ctx is done,
-// f has only this much longer, and then await returns errEnd.
+// await calls f, which may block forever, and returns its error. Once ctx is done,
+// it waits only this much longer, and then returns errEnd.
 func await(ctx context.Context, longer time.Duration, f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- f() }() // ends with f, or with the process
@@ -72,8 +72,8 @@ func await(ctx context.Context, longer time.Duration, f func() error) error {
 	}
 }
 
-// A brake holds up a run, for the button of the chart and for --ask: during a
-// pause, the one token for which the channel has room is in it.
+// A brake holds up a run, for the button of the chart and for --ask. It has room
+// for one token, which is in it during a pause.
 type brake chan struct{}
 
 func newBrake() brake { return make(brake, 1) }

@@ -21,7 +21,7 @@ var (
 	bold  = style{bold: true}
 )
 
-// A label is a text at a place of an axis.
+// A label is a text at a position on an axis.
 type label struct {
 	at   int
 	text string

@@ -50,7 +50,7 @@ func (g *gate) show(l line) error {
 }
 
 // since returns the time that a line counts for: the time since the line before
-// it, but at most two intervals. A longer one is a break.
+// it, but at most two intervals. A longer one is a break, so held starts again.
 func (g *gate) since(at time.Time) time.Duration {
 	last := g.last
 	g.last = at

@@ -78,7 +78,7 @@ func (h *history) push(t time.Duration, numbers []float64) {
 	}
 }
 
-// drop forgets about the oldest n numbers of each column.
+// drop drops the oldest n numbers of each column.
 func (h *history) drop(n int) {
 	n -= n % blockSize
 	h.times = slices.Delete(h.times, 0, n)
@@ -112,8 +112,8 @@ func (h *history) newest() time.Duration {
 }
 
 // A stretch is a part of a history, divided into steps of equal length. Pairs of
-// them begin at multiples of it, so that a number stays in its pair as time goes
-// on.
+// steps begin at multiples of their length, so that a number stays in its pair as
+// time goes on.
 type stretch struct {
 	*history
 	begin, step time.Duration
