@@ -308,7 +308,7 @@ func testDrop(t *testing.T, p *tab, r *relay) {
 	until(t, "the readings of the server", func() bool { return p.state() == "live" && len(r.sent(1)) > 0 })
 }
 
-// Browsers open six connections to a host. The page leaves one for others, says so, and
+// Browsers open six connections per host. The page leaves one for others, says so, and
 // takes its turn when another page leaves.
 func testFull(t *testing.T, p *tab, r *relay) {
 	until(t, "a line", func() bool { return p.state() == "live" })
@@ -325,7 +325,7 @@ func testFull(t *testing.T, p *tab, r *relay) {
 		return evaluate[[]string](p, `window.others.map(w => w.document.body?.dataset.state + ' ' + w.document.querySelector('#status')?.textContent)`)
 	}
 	isFull := func(state string) bool {
-		return strings.HasPrefix(state, "lost Retrying: no connection is free (browsers open six to a host; close another tab of this page).")
+		return strings.HasPrefix(state, "lost Retrying: no connection is free (browsers open six per host; close another tab of this page).")
 	}
 	until(t, "five streams, and a page that says why it has none", func() bool {
 		all := states()

@@ -5,10 +5,10 @@ import { shorten } from './text.js';
 const FIRST_PAUSE = 500, LONGEST_PAUSE = 30_000, LONGEST_SILENCE = 10_000; // ms
 const MAX_LINE = 1 << 16;
 
-// Browsers open six connections to a host, before HTTP/2. The sixth is left for loading another page.
+// Browsers open six connections per host, before HTTP/2. The sixth is left for loading another page.
 const [{ nextHopProtocol }] = performance.getEntriesByType('navigation');
 const MAX_STREAMS = /^h\d/.test(nextHopProtocol) ? Infinity : 5;
-const FULL = 'no connection is free (browsers open six to a host; close another tab of this page)';
+const FULL = 'no connection is free (browsers open six per host; close another tab of this page)';
 
 export class Monitor {
 	#run = null; // aborts the stream
