@@ -46,6 +46,9 @@ func (c clock) stamp(now time.Time) time.Time {
 
 // sleep waits for d. It returns errEnd if ctx is done first.
 func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 && ctx.Err() == nil { // a timer would cost a connection for one reading 2 % of its CPU time
+		return nil
+	}
 	select {
 	case <-time.After(d):
 		return nil
